@@ -1,0 +1,1 @@
+"""Tables in, tables out: what the events mean. No clock, no I/O, no bcc, no root."""

@@ -1,0 +1,317 @@
+"""Events to attempts: the one implementation, for live rounds and whole files alike.
+
+`step` takes a batch of events and what was still open, and gives the rows that
+are finished and what is open now. Open attempts are carried as their raw events,
+so cutting a trace anywhere changes nothing: a row depends on its own events and
+on the watermark only, never on the cut.
+"""
+
+import errno
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Origin, Outcome, start_ns
+from porttrace.tracer.event import Events, EventType, Flag, no_events
+
+# Events of one attempt lie this close to its END, or are not looked at.
+GRACE_NS = 20_000_000
+# Without FLAG_SLEPT (scheduler not watched) a call that took this long was blocking.
+_BLOCKED_NS = 10_000_000
+_NEVER = np.iinfo(np.int64).max
+_TCP_CLOSE = 7
+_MAPPED = bytes(10) + b"\xff\xff"
+_AF_INET = 2
+
+# -ERESTARTSYS .. -ERESTART_RESTARTBLOCK: a signal came; never seen by the program.
+_RESTARTS = tuple(range(512, 517))
+_STILL_CONNECTING = (errno.EINPROGRESS, errno.EALREADY, errno.EINTR, *_RESTARTS)
+_OUTCOME_OF = {
+    errno.ECONNREFUSED: Outcome.refused,
+    errno.ETIMEDOUT: Outcome.timed_out,
+    errno.EHOSTUNREACH: Outcome.unreachable,
+    errno.ENETUNREACH: Outcome.unreachable,
+    errno.EHOSTDOWN: Outcome.unreachable,
+    errno.ENETDOWN: Outcome.unreachable,
+    errno.ENONET: Outcome.unreachable,
+    errno.EPERM: Outcome.denied,
+    errno.EACCES: Outcome.denied,
+    errno.EADDRNOTAVAIL: Outcome.no_port,
+    errno.ECONNRESET: Outcome.reset,
+}
+# Results of calls that are mistakes of the program, not attempts to reach anybody.
+_NOT_ATTEMPTS = (errno.EISCONN, errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL)
+_KINDS = (
+    EventType.START,
+    EventType.END,
+    EventType.RETURN,
+    EventType.RETRANSMIT,
+    EventType.ERROR,
+    EventType.SEED,
+)
+
+_Index = npt.NDArray[np.intp]
+_Times = npt.NDArray[np.int64]
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Open:
+    """What `step` hands to the next `step`: events of open attempts, and the next id."""
+
+    events: Events = field(default_factory=no_events)
+    next_id: int = 1
+
+
+def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Open]:
+    """Join one batch of events to the attempts still open.
+
+    `watermark_ns`: no event older than this will come any more. Returns finished rows
+    (shape (n,), dtype ATTEMPT, in order of completion) and what is open.
+    """
+    everything = _with(carried, events)
+    rows, done_ns, group = _rows(everything)
+    finished = done_ns <= watermark_ns
+    keep = everything[~finished[group]] if len(everything) else everything
+    return _numbered(rows[finished], done_ns[finished], carried.next_id, keep)
+
+
+def flush(carried: Open, end_ns: int, losses: tuple[Loss, ...] = ()) -> Attempts:
+    """Return the rows that the end of the trace leaves open.
+
+    An attempt without an end is `pending`, or `unknown` when events were lost after
+    it began: its end may have been among them.
+    """
+    rows, done_ns, _ = _rows(carried.events)
+    if losses and len(rows):
+        last_loss = max(loss.last_ns for loss in losses)
+        touched = (rows["outcome"] == Outcome.pending) & (start_ns(rows) <= last_loss)
+        rows["outcome"][touched] = Outcome.unknown
+    done_ns = np.minimum(done_ns, end_ns)
+    return _numbered(rows, done_ns, carried.next_id, no_events())[0]
+
+
+def pending(carried: Open) -> Attempts:
+    """Return the open attempts as they stand, without an id of their own (0)."""
+    rows, _, _ = _rows(carried.events)
+    return rows
+
+
+def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
+    """Return the rows with `complete` cleared where a loss overlaps their life."""
+    marked = attempts.copy()
+    begin = start_ns(marked)
+    end = np.maximum(marked["end_ns"], marked["return_ns"])
+    end = np.where(end == 0, _NEVER, end)
+    for loss in losses:
+        marked["complete"] &= ~((begin <= loss.last_ns) & (end >= loss.first_ns))
+    return marked
+
+
+def _with(carried: Open, events: Events) -> Events:
+    wanted = events[np.isin(events["type"], _KINDS)] if len(events) else events
+    calls = (wanted["type"] == EventType.RETURN) & (wanted["start_ns"] == 0)
+    mistakes = calls & np.isin(-wanted["error"], _NOT_ATTEMPTS)
+    return np.concatenate([carried.events, wanted[~mistakes]])
+
+
+def _numbered(
+    rows: Attempts, done_ns: _Times, next_id: int, keep: Events
+) -> tuple[Attempts, Open]:
+    # Completion times do not depend on the cut, so neither do the numbers.
+    rows = rows[np.lexsort((rows["tid"], rows["syn_ns"], done_ns))]
+    rows["attempt_id"] = np.arange(next_id, next_id + len(rows))
+    return rows, Open(keep, next_id + len(rows))
+
+
+@dataclass(frozen=True)
+class _Groups:
+    # Events sorted by attempt; for each attempt the positions of what it has, -1 none.
+    events: Events
+    group: _Index  # of each event
+    count: int
+
+    def last(self, mask: _Mask) -> _Index:
+        found = np.full(self.count, -1, np.intp)
+        where = np.flatnonzero(mask)
+        found[self.group[where]] = where  # the last of equals wins
+        return found
+
+    def first(self, mask: _Mask) -> _Index:
+        found = np.full(self.count, -1, np.intp)
+        where = np.flatnonzero(mask)[::-1]
+        found[self.group[where]] = where
+        return found
+
+    def value(self, name: str, at: _Index) -> npt.NDArray[np.int64]:
+        # The field as int64; 0 where the attempt has no such event.
+        if not len(self.events):
+            return np.zeros(self.count, np.int64)
+        return np.where(at >= 0, self.events[name][at].astype(np.int64), 0)
+
+
+def _grouped(events: Events) -> tuple[_Groups, _Index]:
+    # A failed call without a socket is an attempt of its own: its call is its start.
+    start = np.where(events["start_ns"] == 0, events["time_ns"], events["start_ns"])
+    sock = np.where(events["start_ns"] == 0, events["tid"].astype(np.uint64), events["sock"])
+    order = np.lexsort((events["time_ns"], start, sock))
+    start, sock = start[order], sock[order]
+    new = np.ones(len(events), bool)
+    new[1:] = (start[1:] != start[:-1]) | (sock[1:] != sock[:-1])
+    group = np.cumsum(new) - 1
+    back = np.empty(len(events), np.intp)
+    back[order] = group
+    return _Groups(events[order], group, int(group[-1]) + 1 if len(events) else 0), back
+
+
+def _rows(events: Events) -> tuple[Attempts, _Times, _Index]:
+    # All attempts of the events; when each is done (or _NEVER); the group of each event.
+    groups, group_of = _grouped(events)
+    ev = groups.events
+    kind = ev["type"]
+    end = groups.last(kind == EventType.END)
+    end_ns = groups.value("time_ns", end)
+    in_time = (end_ns[groups.group] == 0) | (
+        ev["time_ns"].astype(np.int64) <= end_ns[groups.group] + GRACE_NS
+    )
+    again = (ev["flags"] & Flag.AGAIN) != 0
+    is_return = kind == EventType.RETURN
+    first_return = groups.first(is_return & ~again)
+    last_return = np.maximum(groups.last(is_return & again & in_time), first_return)
+    error = groups.last((kind == EventType.ERROR) & in_time)
+
+    rows = _identities(groups, end)
+    _set_marks(rows, groups, end_ns, last_return)
+    rows["retransmits"] = np.bincount(
+        groups.group[kind == EventType.RETRANSMIT], minlength=groups.count
+    )[: groups.count]
+    result = groups.value("error", last_return)
+    _set_origin(rows, groups, first_return)
+    _set_blocking(rows, groups, first_return)
+    _set_outcome(rows, groups, end, error, last_return, result)
+    return rows, _done_ns(rows, groups, end, first_return), group_of
+
+
+def _identities(groups: _Groups, end: _Index) -> Attempts:
+    # END tells most (ports included), then the last event of the attempt.
+    ev = groups.events
+    rows = np.zeros(groups.count, ATTEMPT)
+    if not groups.count:
+        return rows
+    any_event = groups.last(np.ones(len(ev), bool))
+    best = np.where(end >= 0, end, any_event)
+    for name in ("pid", "tid", "uid", "cgroup", "fd", "comm", "saddr", "daddr", "dport"):
+        rows[name] = ev[name][best]
+    for name in ("gate_stack", "connect_stack"):
+        rows[name] = ev[name][best]
+    rows["sport"] = groups.value("sport", groups.last(ev["sport"] != 0))
+    rows["kernel_in_flight"] = groups.value("in_flight", groups.first(ev["type"] == EventType.START))
+    rows["family"] = ev["family"][best]
+    mapped = np.ascontiguousarray(rows["daddr"]).view("V4").reshape(-1, 4)
+    prefix = np.frombuffer(_MAPPED, "V4")
+    is_v4 = np.all(mapped[:, :3] == prefix, axis=1)
+    rows["family"][is_v4] = _AF_INET
+    rows["complete"] = True
+    return rows
+
+
+def _set_marks(rows: Attempts, groups: _Groups, end_ns: _Times, last_return: _Index) -> None:
+    ev = groups.events
+    for name in ("gate_ns", "call_ns", "sleep_ns"):
+        rows[name] = groups.value(name, groups.first(ev[name] != 0))
+    rows["syn_ns"] = groups.value("start_ns", groups.first(ev["start_ns"] != 0))
+    rows["return_ns"] = groups.value("time_ns", last_return)
+    failed_early = (rows["syn_ns"] == 0) & (last_return >= 0)
+    rows["end_ns"] = np.where(failed_early, rows["return_ns"], end_ns)
+
+
+def _set_origin(rows: Attempts, groups: _Groups, first_return: _Index) -> None:
+    seeded = groups.first(groups.events["type"] == EventType.SEED) >= 0
+    # Returned 0 before the socket left SYN_SENT: TCP_FASTOPEN_CONNECT defers the SYN.
+    returned_ns = groups.value("time_ns", first_return)
+    deferred = (first_return >= 0) & (groups.value("error", first_return) == 0)
+    deferred &= (rows["end_ns"] == 0) | (rows["end_ns"] > returned_ns)
+    rows["origin"] = np.select(
+        [seeded, deferred, rows["call_ns"] > 0, rows["gate_ns"] > 0],
+        [Origin.seeded, Origin.fastopen, Origin.connect, Origin.connect],
+        Origin.other,
+    )
+
+
+def _set_blocking(rows: Attempts, groups: _Groups, first_return: _Index) -> None:
+    result = groups.value("error", first_return)
+    slept = (groups.value("flags", first_return) & Flag.SLEPT) != 0
+    took_ns = groups.value("time_ns", first_return) - rows["syn_ns"]
+    waited = slept | (took_ns >= _BLOCKED_NS)
+    in_progress = (-result == errno.EINPROGRESS) & ~waited
+    known = (first_return >= 0) & (rows["syn_ns"] > 0)
+    rows["blocking"] = np.where(known, np.where(in_progress, 0, 1), -1)
+    # Still inside the call after a while: nothing returned at once.
+    rows["blocking"][rows["origin"] == Origin.fastopen] = 0
+
+
+def _set_outcome(
+    rows: Attempts,
+    groups: _Groups,
+    end: _Index,
+    error: _Index,
+    last_return: _Index,
+    result: npt.NDArray[np.int64],
+) -> None:
+    closed = (end >= 0) & (groups.value("newstate", end) == _TCP_CLOSE)
+    early = (rows["syn_ns"] == 0) & (last_return >= 0)
+    final = (last_return >= 0) & (result < 0) & ~np.isin(-result, _STILL_CONNECTING)
+    told = np.maximum(groups.value("error", error), groups.value("error", end))
+    number = np.where(final, -result, np.where(told > 0, told, 0))
+    number = np.where(closed | early | (final & (end < 0)), number, 0)
+    # In the middle of its own connect(2) nobody closes the socket: something failed.
+    inside = (groups.value("flags", end) & Flag.IN_CONNECT) != 0
+    outcome = np.full(groups.count, Outcome.pending, np.uint8)
+    outcome[end >= 0] = Outcome.established
+    outcome[closed & (number == 0)] = Outcome.cancelled
+    outcome[closed & (number == 0) & inside & (result == 0)] = Outcome.failed
+    outcome[number > 0] = Outcome.failed
+    for code, name in _OUTCOME_OF.items():
+        outcome[number == code] = name
+    untracked = _untracked(groups)
+    outcome[untracked & (end < 0) & (last_return >= 0) & (result == 0)] = Outcome.established
+    outcome[untracked & (end < 0) & (last_return >= 0) & ~final & (result != 0)] = Outcome.unknown
+    outcome[_replaced(groups) & (end < 0)] = Outcome.unknown
+    rows["outcome"], rows["errno"] = outcome, number
+    rows["complete"] = ~np.isin(outcome, (Outcome.unknown,))
+
+
+def _untracked(groups: _Groups) -> _Mask:
+    # The kernel had no room to follow this socket: only the call's result is known.
+    flags = groups.events["flags"]
+    return groups.first((flags & Flag.UNTRACKED) != 0) >= 0
+
+
+def _replaced(groups: _Groups) -> _Mask:
+    # A later attempt uses the same struct sock: this one's END was lost.
+    found = np.zeros(groups.count, bool)
+    if groups.count:
+        heads = groups.first(np.ones(len(groups.events), bool))
+        sock, start = groups.events["sock"][heads], groups.events["start_ns"][heads]
+        found[:-1] = (sock[1:] == sock[:-1]) & (sock[1:] != 0) & (start[:-1] != 0)
+    return found
+
+
+def _done_ns(rows: Attempts, groups: _Groups, end: _Index, first_return: _Index) -> _Times:
+    # When the row cannot change any more, from its own events alone.
+    returned_ns = groups.value("time_ns", first_return)
+    expects_return = (rows["call_ns"] > 0) & (rows["origin"] != Origin.seeded)
+    done = np.full(groups.count, _NEVER, np.int64)
+    ended = (end >= 0) & ((first_return >= 0) | ~expects_return)
+    done[ended] = np.maximum(rows["end_ns"] + GRACE_NS, returned_ns)[ended]
+    early = (rows["syn_ns"] == 0) & (first_return >= 0)
+    done[early] = returned_ns[early]
+    untracked = _untracked(groups) & (end < 0) & (first_return >= 0)
+    done[untracked] = returned_ns[untracked]
+    replaced = _replaced(groups)
+    if replaced.any():
+        heads = groups.first(np.ones(len(groups.events), bool))
+        following = np.roll(groups.events["start_ns"][heads].astype(np.int64), -1)
+        done[replaced] = np.minimum(done, following + GRACE_NS)[replaced]
+    return done

@@ -1,0 +1,169 @@
+"""The tables of porttrace: what a row is, which columns it has, in which units.
+
+Core tables are numpy structured arrays, so that ten million rows stay cheap; the
+pandas views of `tables` are made from them. A mark of 0 means "not there".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from porttrace.tracer.facts import Host, Process, Suspect
+
+
+__all__ = ("ATTEMPT", "Attempts", "Finding", "Host", "Hypothesis", "Loss", "Origin", "Outcome", "Party", "Process", "Suspect", "Trace", "no_attempts", "start_ns")
+
+
+class Outcome(IntEnum):
+    """How an attempt ended (design: `pending` = the trace ended first)."""
+
+    pending = 0
+    established = 1
+    refused = 2
+    timed_out = 3
+    unreachable = 4
+    denied = 5
+    no_port = 6
+    reset = 7
+    cancelled = 8
+    failed = 9
+    unknown = 10
+
+
+class Origin(IntEnum):
+    """How an attempt came to be: connect(2), or a way around it."""
+
+    connect = 0
+    fastopen = 1
+    other = 2
+    seeded = 3
+
+
+ATTEMPT = np.dtype(
+    [
+        ("attempt_id", "<u8"),  # 1, 2, ... in order of first mark
+        ("pid", "<u4"),  # process (tgid) that called
+        ("tid", "<u4"),  # thread that called; 0 when seeded
+        ("uid", "<u4"),
+        ("cgroup", "<u8"),  # cgroup v2 id of the caller
+        ("fd", "<i4"),  # descriptor, -1 unknown
+        ("family", "<u2"),  # AF_INET (also for IPv4 in an IPv6 socket) or AF_INET6
+        ("sport", "<u2"),
+        ("dport", "<u2"),
+        ("saddr", "V16"),  # IPv4 mapped: ::ffff:a.b.c.d
+        ("daddr", "V16"),
+        ("comm", "S16"),  # name of the calling thread at the call
+        ("origin", "u1"),  # Origin
+        ("outcome", "u1"),  # Outcome
+        ("blocking", "i1"),  # 1 yes, 0 no, -1 not known
+        ("complete", "?"),  # False where lost events may have touched the row
+        ("errno", "<i4"),  # positive errno, 0 none or not known
+        ("retransmits", "<u2"),  # SYNs sent again
+        ("gate_stack", "<i4"),  # key of Trace.stacks, negative none
+        ("connect_stack", "<i4"),
+        ("kernel_in_flight", "<u4"),  # of the process, as the kernel counted it, itself included
+        ("in_flight_at_start", "<u4"),  # of the process, rebuilt, itself included
+        ("demand_at_start", "<u4"),  # of the process, at the first mark, itself included
+        # marks, CLOCK_MONOTONIC, in their order
+        ("sleep_ns", "<i8"),  # the caller fell asleep in user code and woke just before the call
+        ("gate_ns", "<i8"),  # held between the syscall instruction and the kernel's connect
+        ("call_ns", "<i8"),  # connect(2) entered
+        ("syn_ns", "<i8"),  # SYN_SENT entered
+        ("end_ns", "<i8"),  # SYN_SENT left, or the call that failed before it returned
+        ("return_ns", "<i8"),  # connect(2) returned for the last time
+    ]
+)
+"""One attempt a row. `start_ns` below is the first of gate, call, syn."""
+
+Attempts = npt.NDArray[np.void]
+"""An array of `ATTEMPT` rows, sorted by first mark."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Events that never arrived: how many, between which times, on which CPU."""
+
+    first_ns: int
+    last_ns: int
+    cpu: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything analysis may look at.
+
+    `stacks` maps a stack id to kernel function names, innermost first.
+    `suspects` are facts about what could interpose, gathered by the caller, by pid.
+    """
+
+    attempts: Attempts
+    start_ns: int
+    end_ns: int
+    processes: Mapping[int, Process] = field(default_factory=dict)
+    stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    losses: tuple[Loss, ...] = ()
+    host: Host = field(default_factory=Host)
+    suspects: Mapping[int, tuple[Suspect, ...]] = field(default_factory=dict)
+    filter: str = ""
+    wall_offset_ns: int = 0  # wall clock = mark + offset
+    gates_seen: bool = True  # False when the scheduler was not watched: no gate, no sleep marks
+
+
+@dataclass(frozen=True)
+class Party:
+    """One attempt as a finding names it."""
+
+    attempt_id: int
+    pid: int
+    tid: int
+    comm: str
+    destination: str  # address:port
+    outcome: str
+    wait_s: float  # victim: time held; blocker: time in service while others were held
+    start_ns: int
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """Another explanation that was tested: `verdict` is refuted, open or supported."""
+
+    name: str
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One diagnosed fact. confidence < 0.5 is not shown, 0.5-0.8 "likely", above "firm"."""
+
+    rule: str
+    severity: str  # critical, warning, info
+    confidence: float
+    subject: Mapping[str, object]
+    summary: str
+    scope: str = ""
+    slots: int = 0
+    place: str = ""
+    mechanism: str = ""
+    evidence: Mapping[str, object] = field(default_factory=dict)
+    hypotheses: tuple[Hypothesis, ...] = ()
+    victims: tuple[Party, ...] = ()
+    blockers: tuple[Party, ...] = ()
+    suspects: tuple[Suspect, ...] = ()
+    advice: tuple[str, ...] = ()
+
+
+def no_attempts() -> Attempts:
+    """Return an array of no attempts."""
+    return np.empty(0, ATTEMPT)
+
+
+def start_ns(attempts: Attempts) -> npt.NDArray[np.int64]:
+    """Return each attempt's first mark: gate, call or syn. Shape of `attempts`, ns."""
+    marks = np.stack([attempts[m] for m in ("gate_ns", "call_ns", "syn_ns")]).astype(np.int64)
+    marks[marks == 0] = np.iinfo(np.int64).max
+    return np.asarray(marks.min(axis=0) if len(attempts) else marks[0])

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0) */
+/* socket(2) and connect(2) of wanted tasks: the marks gate, call and return. */
+#pragma once
+#include "thread.h"
+
+#define SOCK_STREAM 1
+#define SOCK_TYPE_MASK 0xf
+#define EINTR 4
+#define EALREADY 114
+#define EINPROGRESS 115
+#define ERESTARTSYS 512
+#define ERESTART_RESTARTBLOCK 516
+/* A sleep counts as ended "just before" the call within this time. */
+#define JUST_BEFORE_NS 1000000ULL
+
+/*
+ * connect(2) may fail before any state change (no route, denied by a hook), and
+ * so may a UDP connect: only socket(2) tells which it was.
+ */
+static __always_inline void socket_enter(int family, int type)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	u32 stream = (type & SOCK_TYPE_MASK) == SOCK_STREAM;
+
+	if ((family == AF_INET || family == AF_INET6) && wanted_task())
+		socket_calls.update(&tid, &stream);
+}
+
+static __always_inline void socket_exit(long fd)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id;
+	u32 *stream = socket_calls.lookup(&tid);
+	struct fd_key key = {.pid = id >> 32, .fd = fd};
+	struct fd_state state = {};
+
+	if (!stream)
+		return;
+	if (fd >= 0 && *stream)
+		fds.update(&key, &state);
+	else if (fd >= 0)
+		fds.delete(&key);
+	socket_calls.delete(&tid);
+}
+
+/* Moves what the thread did before the call into the call. */
+static __always_inline void take_gate(struct call *c, u32 tid)
+{
+	struct thread *t = threads.lookup(&tid);
+
+	if (!t)
+		return;
+	if (t->gate_ns) {
+		c->gate_ns = t->gate_ns;
+		c->gate_stack = t->gate_stack;
+		t->gate_ns = 0;
+	} else if (t->off_ns && c->call_ns - t->on_ns < JUST_BEFORE_NS) {
+		c->sleep_ns = t->off_ns;
+	}
+}
+
+static __always_inline void connect_enter(int fd, const void *sockaddr)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id;
+	struct call c = {.fd = fd, .gate_stack = -1, .connect_stack = -1};
+	struct fd_key key = {.pid = id >> 32, .fd = fd};
+	struct fd_state *state;
+
+	if (!wanted_task())
+		return;
+	c.call_ns = bpf_ktime_get_ns();
+	if (!read_sockaddr(sockaddr, &c.family, &c.dport, c.daddr) && c.family)
+		return;
+	if (c.family && !wanted_peer(c.daddr, c.dport))
+		return;
+	take_gate(&c, tid);
+	state = fds.lookup(&key);
+	if (state) {
+		c.flags |= FLAG_STREAM;
+		if (state->sock) {
+			c.sock = state->sock;
+			c.start_ns = state->start_ns;
+			c.flags |= FLAG_AGAIN;
+		}
+	}
+	if (calls.update(&tid, &c))
+		count(COUNT_CALLS_FULL, 1);
+}
+
+static __always_inline bool still_connecting(long ret)
+{
+	return ret == -EINPROGRESS || ret == -EALREADY || ret == -EINTR ||
+	       (ret <= -ERESTARTSYS && ret >= -ERESTART_RESTARTBLOCK);
+}
+
+/* Keeps or forgets which attempt the descriptor carries on after this call. */
+static __always_inline void remember_fd(struct call *c, u32 pid, long ret)
+{
+	struct fd_key key = {.pid = pid, .fd = c->fd};
+	struct fd_state state = {};
+
+	if (!c->sock)
+		return;
+	if (still_connecting(ret)) {
+		if (c->flags & FLAG_AGAIN)
+			return;
+		state.sock = c->sock;
+		state.start_ns = c->start_ns;
+		fds.update(&key, &state);
+	} else if (c->flags & FLAG_AGAIN) {
+		fds.update(&key, &state);
+	}
+}
+
+static __always_inline void fill_return(struct event *e, struct call *c)
+{
+	e->sock = c->sock;
+	e->start_ns = c->start_ns;
+	e->call_ns = c->call_ns;
+	e->gate_ns = c->gate_ns;
+	e->sleep_ns = c->sleep_ns;
+	e->fd = c->fd;
+	e->gate_stack = c->gate_stack;
+	e->connect_stack = c->connect_stack;
+	e->family = c->family;
+	e->dport = c->dport;
+	e->flags = c->flags;
+	__builtin_memcpy(e->daddr, c->daddr, ADDR_LEN);
+}
+
+/* sys_exit without sys_enter: seccomp or ptrace answered in the kernel's place. */
+static __always_inline void answered_at_gate(void *ctx, u32 tid, long ret)
+{
+	struct thread *t = threads.lookup(&tid);
+	struct event *e;
+
+	if (!t || !t->gate_ns)
+		return;
+	e = new_event(EVENT_RETURN);
+	if (e && t->fd >= 0 && wanted_peer(t->daddr, t->dport)) {
+		set_caller(e);
+		e->gate_ns = t->gate_ns;
+		e->gate_stack = t->gate_stack;
+		e->fd = t->fd;
+		e->family = t->family;
+		e->dport = t->dport;
+		e->error = ret;
+		e->flags = FLAG_AT_GATE;
+		__builtin_memcpy(e->daddr, t->daddr, ADDR_LEN);
+		emit(ctx, e);
+	}
+	t->gate_ns = 0;
+}
+
+static __always_inline void connect_exit(void *ctx, long ret)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id;
+	struct call *c = calls.lookup(&tid);
+	struct event *e;
+
+	if (!c) {
+		answered_at_gate(ctx, tid, ret);
+		return;
+	}
+	/* no attempt, and none failed: a datagram socket, or a result asked again */
+	if (!c->sock && (ret == 0 || still_connecting(ret) || !(c->flags & FLAG_STREAM)))
+		goto out;
+	e = new_event(EVENT_RETURN);
+	if (!e)
+		goto out;
+	set_caller(e);
+	fill_return(e, c);
+	e->error = ret;
+	remember_fd(c, id >> 32, ret);
+	emit(ctx, e);
+out:
+	calls.delete(&tid);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0) */
+/*
+ * The one record that leaves the kernel. tracer/event.py reads this declaration
+ * into a numpy dtype, so keep to: one field a line, a comment on each.
+ *
+ * Clock: CLOCK_MONOTONIC (bpf_ktime_get_ns) for every *_ns. TCP's timers stand
+ * still in suspend as it does, so waits keep the lengths of the SYN ladder; and
+ * every kernel that has BPF has it.
+ * Ports are in host order. Addresses are 16 bytes, IPv4 mapped (::ffff:a.b.c.d).
+ */
+#pragma once
+
+#define COMM_LEN 16
+#define ADDR_LEN 16
+
+enum event_type {
+	EVENT_START = 1,	/* the socket entered SYN_SENT */
+	EVENT_END = 2,		/* the socket left SYN_SENT */
+	EVENT_RETURN = 3,	/* connect(2) returned */
+	EVENT_RETRANSMIT = 4,	/* the SYN was sent again */
+	EVENT_ERROR = 5,	/* the socket was told an error, after its END */
+	EVENT_EXEC = 6,		/* the process runs another program now */
+	EVENT_EXIT = 7,		/* a thread ended; the last one ends the process */
+	EVENT_FORK = 8,		/* a followed process made another; parent is in peer_pid */
+	EVENT_SEED = 9,		/* made in user space: already in SYN_SENT when tracing began */
+	EVENT_LOSS = 10,	/* made in user space: in_flight events lost in [start_ns, time_ns] */
+};
+
+enum event_flag {
+	FLAG_IN_CONNECT = 1,	/* the current thread is inside connect(2) on this socket */
+	FLAG_UNTRACKED = 2,	/* the attempts map was full: no END will be matched */
+	FLAG_SLEPT = 4,		/* the caller slept inside connect(2) after the SYN: blocking */
+	FLAG_STREAM = 8,	/* the descriptor was made by socket(2) with SOCK_STREAM */
+	FLAG_AGAIN = 16,	/* a later connect(2) on a socket already connecting */
+	FLAG_AT_GATE = 32,	/* connect(2) was answered before it entered the kernel proper */
+	FLAG_LAST_THREAD = 64,	/* EXIT: it was the last thread of its process */
+};
+
+struct event {
+	u64 time_ns;		/* when it happened */
+	u64 sock;		/* address of the struct sock: a key, with start_ns; 0 when unknown */
+	u64 start_ns;		/* when the attempt entered SYN_SENT */
+	u64 call_ns;		/* when connect(2) was entered, 0 when it was not */
+	u64 gate_ns;		/* START, RETURN: when the hold at syscall entry began, 0 for none */
+	u64 sleep_ns;		/* START, RETURN: when the sleep began that ended just before the call */
+	u64 cgroup;		/* id of the cgroup v2 of the caller */
+	u32 pid;		/* process (tgid) of the attempt's owner */
+	u32 tid;		/* thread of the attempt's owner */
+	u32 uid;		/* user of the attempt's owner */
+	u32 peer_pid;		/* FORK: the parent; END: the process that was running */
+	u32 in_flight;		/* sockets of the process in SYN_SENT after this event */
+	s32 error;		/* END, ERROR: errno the socket was told; RETURN: the return value */
+	s32 fd;			/* descriptor given to connect(2), -1 when unknown */
+	s32 gate_stack;		/* stack of the hold at the gate, negative for none */
+	s32 connect_stack;	/* stack of the first sleep between call and SYN, negative for none */
+	u16 cpu;		/* where it was recorded */
+	u16 family;		/* AF_INET or AF_INET6 of the socket */
+	u16 sport;		/* local port, 0 when not known yet */
+	u16 dport;		/* remote port */
+	u8 type;		/* enum event_type */
+	u8 flags;		/* enum event_flag, or-ed */
+	u8 newstate;		/* END: the TCP state entered */
+	u8 pad[1];		/* zero */
+	u8 saddr[ADDR_LEN];	/* local address */
+	u8 daddr[ADDR_LEN];	/* remote address */
+	char comm[COMM_LEN];	/* name of the owner's thread */
+};

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0) */
+/* Every map of the program, with who inserts, deletes and reads it. */
+#pragma once
+#include "event.h"
+
+#ifndef MAX_ATTEMPTS
+#define MAX_ATTEMPTS 65536
+#endif
+#ifndef MAX_THREADS
+#define MAX_THREADS 65536
+#endif
+#define MAX_FDS 16384
+
+/* A connect(2) in progress. */
+struct call {
+	u64 call_ns;
+	u64 gate_ns;
+	u64 sleep_ns;
+	u64 sock;
+	u64 start_ns;
+	s32 fd;
+	s32 gate_stack;
+	s32 connect_stack;
+	u16 family;
+	u16 dport;
+	u8 daddr[ADDR_LEN];
+	u32 flags;
+	u32 pad;
+};
+
+/* A socket in SYN_SENT, and who owns it: END and RETRANSMIT run as strangers. */
+struct attempt {
+	u64 start_ns;
+	u64 call_ns;
+	u64 gate_ns;
+	u64 sleep_ns;
+	u64 cgroup;
+	u32 pid;
+	u32 tid;
+	u32 uid;
+	s32 fd;
+	s32 gate_stack;
+	s32 connect_stack;
+	u16 family;
+	u16 dport;
+	u16 silent;	/* START was withheld until the local port is known */
+	u16 flags;
+	u8 saddr[ADDR_LEN];
+	u8 daddr[ADDR_LEN];
+	char comm[COMM_LEN];
+};
+
+/* What a thread last did off the CPU; gate_ns != 0 while it stands at the gate. */
+struct thread {
+	u64 off_ns;
+	u64 on_ns;
+	u64 gate_ns;
+	u32 pid;
+	s32 gate_stack;
+	s32 fd;
+	u16 family;
+	u16 dport;
+	u8 daddr[ADDR_LEN];
+};
+
+struct fd_key {
+	u32 pid;
+	s32 fd;
+};
+
+/* A stream socket by descriptor; sock != 0 while an attempt outlives its call. */
+struct fd_state {
+	u64 sock;
+	u64 start_ns;
+};
+
+struct tuple {
+	u8 daddr[ADDR_LEN];
+	u16 sport;
+	u16 dport;
+	u32 pad;
+};
+
+struct seed {
+	u64 start_ns;
+	u32 pid;
+	u32 uid;
+	char comm[COMM_LEN];
+};
+
+/* An END to CLOSE, or an ERROR, waiting for its other half on the same CPU. */
+struct half {
+	struct tuple tuple;
+	u64 time_ns;
+	u64 sock;
+	u64 start_ns;
+	struct attempt owner;
+	s32 error;
+	u32 pad;
+};
+
+struct loss {
+	u64 count;
+	u64 first_ns;
+	u64 last_ns;
+};
+
+struct comm_key {
+	char comm[COMM_LEN];
+};
+
+enum counter {
+	COUNT_EVENTS = 0,		/* events handed to the perf buffer, lost ones included */
+	COUNT_ATTEMPTS_FULL = 1,	/* attempts that found the attempts map full */
+	COUNT_CALLS_FULL = 2,		/* connect(2) calls that found the calls map full */
+	COUNT_THREADS_FULL = 3,		/* sleeps of threads that found the threads map full */
+	COUNT_TARGETS_FULL = 4,		/* children that could not be followed */
+	COUNT_STACKS_LOST = 5,		/* stacks that could not be stored */
+	COUNT_ATTEMPTS_NOW = 6,		/* entries of the attempts map at this moment */
+	COUNT_ATTEMPTS_PEAK = 7,	/* the most there ever were */
+	COUNTERS = 8,
+};
+
+BPF_PERF_OUTPUT(events);
+/* inserts: emit() on a failed submit; reads: user space, each round. Never deleted. */
+BPF_PERCPU_ARRAY(losses, struct loss, 1);
+/* inserts: everywhere; reads: user space, each round. */
+BPF_ARRAY(counters, u64, COUNTERS);
+/* inserts: sys_enter_connect; deletes: sys_exit_connect, thread exit; one a thread. */
+BPF_HASH(calls, u32, struct call, MAX_THREADS);
+/* inserts: SYN_SENT; deletes: leaving SYN_SENT, which every socket does. */
+BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
+/* in flight by process. inserts: first SYN_SENT; deletes: last END of the process. */
+BPF_HASH(in_flight, u32, u64, MAX_ATTEMPTS);
+/* inserts: sched_switch of a wanted thread; deletes: thread exit; reads: connect, user space. */
+BPF_HASH(threads, u32, struct thread, MAX_THREADS);
+/* Least recently used go first: a missing entry only means "not known as a stream". */
+BPF_TABLE("lru_hash", struct fd_key, struct fd_state, fds, MAX_FDS);
+/* inserts: sys_enter_socket; deletes: sys_exit_socket, thread exit. */
+BPF_HASH(socket_calls, u32, u32, MAX_THREADS);
+/* inserts: user space at start; deletes: END of the seeded socket. */
+BPF_HASH(seeds, struct tuple, struct seed, 4096);
+BPF_PERCPU_ARRAY(halves, struct half, 2);
+BPF_PERCPU_ARRAY(scratch, struct event, 1);
+BPF_STACK_TRACE(stacks, 8192);
+
+/* Filters. inserts: user space at start, new_task for children; deletes: process exit. */
+BPF_HASH(targets, u32, u8, MAX_THREADS);
+BPF_HASH(wanted_comms, struct comm_key, u8, 64);
+BPF_HASH(wanted_uids, u32, u8, 64);
+BPF_HASH(wanted_rports, u16, u8, 1024);
+BPF_HASH(wanted_lports, u16, u8, 1024);
+#ifdef FILTER_CGROUP
+BPF_CGROUP_ARRAY(wanted_cgroups, 16);
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0) */
+/*
+ * The roof: hooks only, each one line that calls a handler. User space attaches
+ * them by name, each by trying. Flags (-D):
+ *   SELF_PID            never trace this process
+ *   FILTER_PID, FOLLOW_CHILDREN, FILTER_UID, FILTER_COMM, FILTER_RPORT,
+ *   FILTER_LPORT        the map of that name decides
+ *   FILTER_CGROUP=n     n entries of wanted_cgroups decide
+ *   FILTER_FAMILY=f     AF_INET or AF_INET6 only
+ *   HAVE_TASK_REGS      the kernel lets us read a sleeping task's registers
+ *   HAVE_GROUP_DEAD     sched_process_exit says whether the process ended
+ *   HAVE_ERROR_REPORT   sock:inet_sk_error_report exists
+ *   GATE                watch the scheduler for holds
+ */
+#include <asm/ptrace.h>
+#include "event.h"
+#include "maps.h"
+#include "common.h"
+#include "thread.h"
+#include "connect.h"
+#include "state.h"
+#include "process.h"
+
+#define ENDS_OF(args)                                                    \
+	struct ends ends = {.sport = (args)->sport, .dport = (args)->dport, \
+			    .family = (args)->family};                         \
+	__builtin_memcpy(ends.saddr, (args)->saddr_v6, ADDR_LEN);           \
+	__builtin_memcpy(ends.daddr, (args)->daddr_v6, ADDR_LEN)
+
+int on_socket_enter(struct tracepoint__syscalls__sys_enter_socket *args)
+{
+	socket_enter(args->family, args->type);
+	return 0;
+}
+
+int on_socket_exit(struct tracepoint__syscalls__sys_exit_socket *args)
+{
+	socket_exit(args->ret);
+	return 0;
+}
+
+int on_connect_enter(struct tracepoint__syscalls__sys_enter_connect *args)
+{
+	connect_enter(args->fd, (const void *)args->uservaddr);
+	return 0;
+}
+
+int on_connect_exit(struct tracepoint__syscalls__sys_exit_connect *args)
+{
+	connect_exit(args, args->ret);
+	return 0;
+}
+
+int on_set_state(struct tracepoint__sock__inet_sock_set_state *args)
+{
+	ENDS_OF(args);
+
+	if (args->protocol != IPPROTO_TCP)
+		return 0;
+	if (args->newstate == TCP_SYN_SENT)
+		state_syn_sent(args, (u64)args->skaddr, &ends);
+	else if (args->oldstate == TCP_SYN_SENT)
+		state_left_syn_sent(args, (u64)args->skaddr, &ends, args->newstate);
+	return 0;
+}
+
+int on_retransmit(struct tracepoint__tcp__tcp_retransmit_skb *args)
+{
+	ENDS_OF(args);
+
+	if (args->state == TCP_SYN_SENT)
+		retransmit(args, (u64)args->skaddr, &ends);
+	return 0;
+}
+
+#ifdef HAVE_ERROR_REPORT
+int on_error_report(struct tracepoint__sock__inet_sk_error_report *args)
+{
+	ENDS_OF(args);
+
+	if (args->protocol == IPPROTO_TCP)
+		error_report(args, &ends, args->error);
+	return 0;
+}
+#endif
+
+#ifdef GATE
+int on_switch(struct tracepoint__sched__sched_switch *args)
+{
+	thread_off(args, args->prev_state);
+	thread_on(args->next_pid);
+	return 0;
+}
+#endif
+
+int on_new_task(struct tracepoint__task__task_newtask *args)
+{
+	new_task(args, args->pid, args->clone_flags);
+	return 0;
+}
+
+int on_exec(struct tracepoint__sched__sched_process_exec *args)
+{
+	new_program(args);
+	return 0;
+}
+
+int on_exit(struct tracepoint__sched__sched_process_exit *args)
+{
+#ifdef HAVE_GROUP_DEAD
+	thread_exit(args, args->group_dead);
+#else
+	thread_exit(args, false);
+#endif
+	return 0;
+}

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: (Apache-2.0 OR GPL-2.0) */
+/*
+ * The socket's own story: SYN_SENT entered (in the caller's context, and only
+ * there are pid, tid and comm right), sent again, left (often in softirq).
+ */
+#pragma once
+#include "connect.h"
+
+#define TCP_ESTABLISHED 1
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+#define IPPROTO_TCP 6
+
+enum { HALF_END = 0, HALF_ERROR = 1 };
+
+static __always_inline u32 change_in_flight(u32 pid, int by)
+{
+	u64 one = 1, *n = in_flight.lookup(&pid);
+
+	if (!n) {
+		if (by > 0)
+			in_flight.update(&pid, &one);
+		return by > 0;
+	}
+	if (by > 0)
+		return __sync_fetch_and_add(n, 1) + 1;
+	if (__sync_fetch_and_add(n, -1ULL) <= 1) {
+		/*
+		 * A SYN_SENT on another CPU may slip in between: the entry is then
+		 * one short until the process is idle again. The count is a
+		 * cross-check of the one rebuilt from events, never its source.
+		 */
+		in_flight.delete(&pid);
+		return 0;
+	}
+	return *n;
+}
+
+static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 sock)
+{
+	e->sock = sock;
+	e->start_ns = a->start_ns;
+	e->call_ns = a->call_ns;
+	e->gate_ns = a->gate_ns;
+	e->sleep_ns = a->sleep_ns;
+	e->cgroup = a->cgroup;
+	e->pid = a->pid;
+	e->tid = a->tid;
+	e->uid = a->uid;
+	e->fd = a->fd;
+	e->gate_stack = a->gate_stack;
+	e->connect_stack = a->connect_stack;
+	e->family = a->family;
+	e->dport = a->dport;
+	__builtin_memcpy(e->saddr, a->saddr, ADDR_LEN);
+	__builtin_memcpy(e->daddr, a->daddr, ADDR_LEN);
+	__builtin_memcpy(e->comm, a->comm, COMM_LEN);
+}
+
+/* What the tracepoints of a socket say of its two ends. */
+struct ends {
+	u16 family;
+	u16 sport;
+	u16 dport;
+	u16 pad;	/* keeps the addresses aligned */
+	u8 saddr[ADDR_LEN];
+	u8 daddr[ADDR_LEN];
+};
+
+static __always_inline void join_call(struct attempt *a, struct call *c, u64 sock)
+{
+	c->sock = sock;
+	c->start_ns = a->start_ns;
+	c->flags &= ~FLAG_AGAIN;
+	a->call_ns = c->call_ns;
+	a->gate_ns = c->gate_ns;
+	a->sleep_ns = c->sleep_ns;
+	a->fd = c->fd;
+	a->gate_stack = c->gate_stack;
+	a->connect_stack = c->connect_stack;
+	a->flags = FLAG_IN_CONNECT;
+}
+
+static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *ends)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id;
+	struct attempt a = {.fd = -1, .gate_stack = -1, .connect_stack = -1};
+	struct call *c;
+	struct event *e;
+
+	if (!wanted_task() || !wanted_peer(ends->daddr, ends->dport))
+		return;
+	e = new_event(EVENT_START);
+	if (!e)
+		return;
+	a.start_ns = e->time_ns;
+	a.pid = id >> 32;
+	a.tid = tid;
+	a.uid = bpf_get_current_uid_gid();
+	a.cgroup = bpf_get_current_cgroup_id();
+	a.family = ends->family;
+	a.dport = ends->dport;
+	__builtin_memcpy(a.saddr, ends->saddr, ADDR_LEN);
+	__builtin_memcpy(a.daddr, ends->daddr, ADDR_LEN);
+	bpf_get_current_comm(&a.comm, sizeof(a.comm));
+	c = calls.lookup(&tid);
+	if (c)
+		join_call(&a, c, sock);
+	/* the port is chosen after this point (inet_hash_connect), unless bound */
+	a.silent = !wanted_local(ends->sport);
+	if (a.silent && ends->sport)
+		return;
+	if (attempts.update(&sock, &a)) {
+		count(COUNT_ATTEMPTS_FULL, 1);
+		a.flags |= FLAG_UNTRACKED;
+	} else {
+		count_attempts(1);
+		e->in_flight = change_in_flight(a.pid, 1);
+	}
+	if (a.silent)
+		return;
+	fill_owner(e, &a, sock);
+	e->sport = ends->sport;
+	e->flags = a.flags;
+	emit(ctx, e);
+}
+
+/* A withheld START, sent now that the local port turned out to be wanted. */
+static __always_inline void emit_late_start(void *ctx, struct attempt *a, u64 sock)
+{
+	struct event *e = new_event(EVENT_START);
+
+	if (!e)
+		return;
+	fill_owner(e, a, sock);
+	e->time_ns = a->start_ns;
+	e->flags = a->flags;
+	emit(ctx, e);
+}
+
+static __always_inline void fill_tuple(struct tuple *t, struct ends *ends, u16 dport)
+{
+	__builtin_memset(t, 0, sizeof(*t));
+	__builtin_memcpy(t->daddr, ends->daddr, ADDR_LEN);
+	t->sport = ends->sport;
+	t->dport = dport;
+}
+
+static __always_inline bool same_tuple(struct tuple *a, struct tuple *b)
+{
+	u64 *x = (u64 *)a, *y = (u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
+}
+
+/* Is the current thread inside connect(2) on this very socket? */
+static __always_inline bool in_connect_on(u64 sock)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call *c = calls.lookup(&tid);
+
+	return c && c->sock == sock;
+}
+
+/* Fills an attempt for a socket that was in SYN_SENT before tracing began. */
+static __always_inline bool seeded(struct attempt *a, struct ends *ends)
+{
+	struct tuple t;
+	struct seed *s;
+
+	fill_tuple(&t, ends, ends->dport);
+	s = seeds.lookup(&t);
+	if (!s)
+		return false;
+	a->fd = a->gate_stack = a->connect_stack = -1;
+	a->start_ns = s->start_ns;
+	a->pid = s->pid;
+	a->uid = s->uid;
+	a->family = ends->family;
+	a->dport = ends->dport;
+	__builtin_memcpy(a->saddr, ends->saddr, ADDR_LEN);
+	__builtin_memcpy(a->daddr, ends->daddr, ADDR_LEN);
+	__builtin_memcpy(a->comm, s->comm, COMM_LEN);
+	return true;
+}
+
+/*
+ * The errno comes through inet_sk_error_report, which has no socket pointer:
+ * tcp_reset and tcp_done_with_error report after the state change, the older
+ * tcp_write_err before it. Either half waits here for the other, on its CPU.
+ */
+static __always_inline void keep_end(struct event *e, struct attempt *a, struct ends *ends)
+{
+	int end = HALF_END, error = HALF_ERROR;
+	struct half *h = halves.lookup(&end), *told = halves.lookup(&error);
+
+	if (!h || !told)
+		return;
+	fill_tuple(&h->tuple, ends, a->dport);
+	h->time_ns = e->time_ns;
+	h->sock = e->sock;
+	h->start_ns = a->start_ns;
+	h->owner = *a;
+	if (same_tuple(&h->tuple, &told->tuple) && e->time_ns - told->time_ns < 1000000) {
+		e->error = told->error;
+		told->time_ns = 0;
+	}
+}
+
+static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends *ends, int state)
+{
+	struct attempt copy = {}, *a = attempts.lookup(&sock);
+	struct event *e;
+	u64 key = sock;
+
+	if (a) {
+		copy = *a;
+		attempts.delete(&sock);
+		count_attempts(-1);
+	} else if (seeded(&copy, ends)) {
+		struct tuple t;
+
+		fill_tuple(&t, ends, ends->dport);
+		seeds.delete(&t);
+		key = 0;
+	} else {
+		return;
+	}
+	if (copy.silent) {
+		change_in_flight(copy.pid, -1);
+		if (!wanted_local(ends->sport))
+			return;
+		emit_late_start(ctx, &copy, sock);
+	}
+	e = new_event(EVENT_END);
+	if (!e)
+		return;
+	fill_owner(e, &copy, key);
+	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
+	e->sport = ends->sport;
+	e->newstate = state;
+	e->peer_pid = bpf_get_current_pid_tgid() >> 32;
+	e->flags = in_connect_on(sock) ? FLAG_IN_CONNECT : 0;
+	if (key && !copy.silent)
+		e->in_flight = change_in_flight(copy.pid, -1);
+	if (state == TCP_CLOSE)
+		keep_end(e, &copy, ends);
+	emit(ctx, e);
+}
+
+static __always_inline void error_report(void *ctx, struct ends *ends, int error)
+{
+	int end = HALF_END, slot = HALF_ERROR;
+	struct half *h = halves.lookup(&end), *told = halves.lookup(&slot);
+	struct tuple t;
+	struct event *e;
+
+	if (!h || !told)
+		return;
+	fill_tuple(&t, ends, ends->dport);
+	if (h->time_ns && same_tuple(&t, &h->tuple)) {
+		e = new_event(EVENT_ERROR);
+		if (!e)
+			return;
+		fill_owner(e, &h->owner, h->sock);
+		e->sport = ends->sport;
+		e->error = error;
+		h->time_ns = 0;
+		emit(ctx, e);
+		return;
+	}
+	told->tuple = t;
+	told->error = error;
+	told->time_ns = bpf_ktime_get_ns();
+}
+
+static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
+{
+	struct attempt copy = {}, *a = attempts.lookup(&sock);
+	struct event *e;
+
+	if (!a && !seeded(&copy, ends))
+		return;
+	if (a)
+		copy = *a;
+	if (copy.silent)
+		return;
+	e = new_event(EVENT_RETRANSMIT);
+	if (!e)
+		return;
+	fill_owner(e, &copy, a ? sock : 0);
+	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
+	e->sport = ends->sport;
+	emit(ctx, e);
+}

@@ -1,0 +1,60 @@
+"""Facts that travel beside the events: plain values without behaviour.
+
+Shared by the tracer, which finds them, and by analysis, which only reads them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Process:
+    """What /proc said of a process at its first event; "" or 0 where it was gone."""
+
+    pid: int
+    ppid: int = 0
+    comm: str = ""
+    exe: str = ""
+    cmdline: str = ""
+    uid: int = 0
+    user: str = ""
+    cgroup: str = ""
+    container: str = ""
+    netns: int = 0
+    preloads: tuple[str, ...] = ()  # libraries preloaded into it that define connect()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A thread that stands before SYN_SENT at this moment."""
+
+    pid: int
+    tid: int
+    place: str  # gate or connect
+    since_ns: int
+    comm: str
+    daddr: bytes  # 16 bytes, IPv4 mapped; all zero when not known
+    dport: int
+    frames: tuple[str, ...]  # kernel stack, innermost first
+
+
+@dataclass(frozen=True)
+class Host:
+    """Facts about the traced host that findings rest on."""
+
+    name: str = ""
+    kernel: str = ""
+    mode: str = "tracepoint"
+    wire: bool = False
+    sysctls: Mapping[str, int] = field(default_factory=dict)  # tcp_syn_retries, ...
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A thing on this host that can interpose on connect: a fact, with where it was read."""
+
+    kind: str  # seccomp-notify, ptrace, preload, ...
+    place: str  # the place it fits: user, gate, connect
+    what: str  # one plain sentence
+    source: str  # e.g. /proc/12/status
+    pid: int = 0  # process behind it, 0 none

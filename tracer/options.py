@@ -1,0 +1,68 @@
+"""What to trace: the one value that filters, flags and buffer sizes are taken from."""
+
+from dataclasses import dataclass, field
+
+AF_INET = 2
+AF_INET6 = 10
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """Which attempts leave the kernel; empty means no restriction.
+
+    Filters of different kinds must all hold, values of one kind are alternatives.
+    """
+
+    pids: frozenset[int] = frozenset()
+    follow_children: bool = False
+    comms: frozenset[str] = frozenset()
+    uids: frozenset[int] = frozenset()
+    remote_ports: frozenset[int] = frozenset()
+    local_ports: frozenset[int] = frozenset()
+    family: int = 0  # AF_INET, AF_INET6, or 0 for both
+    cgroups: tuple[str, ...] = ()  # paths in the cgroup v2 tree
+    pages: int = 256  # of the perf buffer, per CPU; a power of two
+    max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
+    extra_flags: tuple[str, ...] = field(default=())
+
+    @property
+    def targeted(self) -> bool:
+        """Whether the tasks of interest are few enough to watch the scheduler for them."""
+        return bool(self.pids or self.comms or self.uids or self.cgroups)
+
+    def describe(self) -> str:
+        """Return the filter in words, "" when everything is traced."""
+        parts = [
+            _words("pid", sorted(self.pids), " and children" if self.follow_children else ""),
+            _words("comm", sorted(self.comms)),
+            _words("uid", sorted(self.uids)),
+            _words("remote port", sorted(self.remote_ports)),
+            _words("local port", sorted(self.local_ports)),
+            {AF_INET: "IPv4", AF_INET6: "IPv6"}.get(self.family, ""),
+            _words("cgroup", list(self.cgroups)),
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def cflags(self, self_pid: int) -> list[str]:
+        """Return the -D flags that switch the filters on in the kernel program."""
+        flags = [f"-DSELF_PID={self_pid}", f"-DMAX_ATTEMPTS={self.max_attempts}"]
+        for name, on in (
+            ("FILTER_PID", self.pids),
+            ("FILTER_COMM", self.comms),
+            ("FILTER_UID", self.uids),
+            ("FILTER_RPORT", self.remote_ports),
+            ("FILTER_LPORT", self.local_ports),
+            ("FOLLOW_CHILDREN", self.follow_children),
+            ("GATE", self.targeted),
+        ):
+            if on:
+                flags.append(f"-D{name}")
+        if self.family:
+            flags.append(f"-DFILTER_FAMILY={self.family}")
+        if self.cgroups:
+            flags.append(f"-DFILTER_CGROUP={len(self.cgroups)}")
+        return flags + list(self.extra_flags)
+
+
+def _words(name: str, values: list[int] | list[str], tail: str = "") -> str:
+    return f"{name} {','.join(map(str, values))}{tail}" if values else ""

@@ -1,0 +1,41 @@
+"""Finished rounds: events of all CPUs, handed on in the order of time.
+
+Each CPU's buffer is in order, the buffers together are not. After a round that
+drained all of them, whatever is older than the start of the round *before* it is
+final: a record is stamped and submitted within one handler, so it cannot be in
+flight for a whole round. (The rule is that of perf's ordered events.)
+"""
+
+import numpy as np
+
+from porttrace.tracer.event import Events, no_events
+
+
+class FinishedRounds:
+    """Holds events back until nothing older can come."""
+
+    def __init__(self) -> None:
+        self._waiting = no_events()
+        self._round_ns = 0
+        self.watermark_ns = 0
+
+    def push(self, events: Events, round_start_ns: int) -> Events:
+        """Add the events of a round that began to drain at `round_start_ns`.
+
+        Returns the events that are final now, sorted by time_ns.
+        """
+        self.watermark_ns, self._round_ns = self._round_ns, round_start_ns
+        everything = np.concatenate([self._waiting, events]) if len(events) else self._waiting
+        final = everything["time_ns"] <= self.watermark_ns
+        self._waiting = everything[~final]
+        return _sorted(everything[final])
+
+    def drain(self, now_ns: int) -> Events:
+        """Return everything that is left, sorted, at the end of a trace."""
+        rest, self._waiting = self._waiting, no_events()
+        self.watermark_ns = now_ns
+        return _sorted(rest)
+
+
+def _sorted(events: Events) -> Events:
+    return events[np.argsort(events["time_ns"], kind="stable")]
