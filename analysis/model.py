@@ -111,6 +111,8 @@ class Trace:
     filter: str = ""
     wall_offset_ns: int = 0  # wall clock = mark + offset
     gates_seen: bool = True  # False when the scheduler was not watched: no gate, no sleep marks
+    events: int = 0  # records that arrived
+    notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
 
 
 @dataclass(frozen=True)

@@ -161,9 +161,9 @@ class LiveTrace:
         comm = _first_line(Path(f"/proc/{pid}/task/{tid}/comm"))
         return Held(pid, tid, place, since_ns, comm, bytes(entry.daddr), entry.dport, frames)
 
-    def suspects(self) -> dict[int, tuple[Suspect, ...]]:
-        """Return the census of what could interpose, for each process seen and still there."""
-        return {pid: suspects(process) for pid, process in self._known.items() if pid}
+    def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
+        """Return the census of what could interpose on the connects of one process."""
+        return suspects(self._known.get(pid) or processes.read_process(pid))
 
     def counters(self) -> Counters:
         """Return the kernel side's own counts."""

@@ -48,8 +48,15 @@ def user_name(uid: int) -> str:
 
 
 def exists(pid: int) -> bool:
-    """Return whether a process (not just a thread) of that number is there."""
-    return _status(Path("/proc") / str(pid)).get("Tgid", "") == str(pid)
+    """Return whether a process (not just a thread) of that number is there and alive."""
+    status = _status(Path("/proc") / str(pid))
+    # A zombie has closed its sockets: it waits for its parent only.
+    return status.get("Tgid") == str(pid) and not status.get("State", "").startswith(("Z", "X"))
+
+
+def thread_group(tid: int) -> int:
+    """Return the process that a thread belongs to, 0 when there is no such thread."""
+    return int(_status(Path("/proc") / str(tid)).get("Tgid", "0"))
 
 
 def preloaded(base: Path) -> tuple[str, ...]:

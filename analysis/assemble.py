@@ -1,0 +1,62 @@
+"""From what `attempts.step` collected to a `Trace` that rules can read.
+
+Live, at any moment, and at the end of a recording the same function is used; what
+is not over yet stands in it as `pending`.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from porttrace.analysis.attempts import Open, flush, mark_losses
+from porttrace.analysis.concurrency import at_start
+from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Outcome, Trace, start_ns
+from porttrace.tracer.event import Events, EventType
+from porttrace.tracer.facts import Held
+
+_AF_INET, _AF_INET6 = 2, 10
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+def losses_of(events: Events) -> tuple[Loss, ...]:
+    """Return the loss records among the events."""
+    lost = events[events["type"] == EventType.LOSS]
+    return tuple(
+        Loss(int(e["start_ns"]), int(e["time_ns"]), int(e["cpu"]), int(e["in_flight"])) for e in lost
+    )
+
+
+def held_rows(held: Iterable[Held]) -> Attempts:
+    """Return one pending row for each thread that stands before SYN_SENT.
+
+    They have no event yet: the kernel's own table of threads tells of them.
+    """
+    entries = list(held)
+    rows = np.zeros(len(entries), ATTEMPT)
+    for row, each in zip(rows, entries, strict=True):
+        row["pid"], row["tid"], row["comm"] = each.pid, each.tid, each.comm.encode()
+        row[f"{'gate' if each.place == 'gate' else 'call'}_ns"] = each.since_ns
+        row["daddr"], row["dport"] = each.daddr, each.dport
+        row["family"] = _AF_INET if each.daddr[:12] == _MAPPED else _AF_INET6
+        row["fd"] = row["gate_stack"] = row["connect_stack"] = row["blocking"] = -1
+        row["outcome"], row["complete"] = Outcome.pending, True
+    return rows
+
+
+def assemble(
+    about: Trace, finished: Iterable[Attempts], carried: Open, held: Iterable[Held] = ()
+) -> Trace:
+    """Return `about` with its attempts: finished, open at `about.end_ns`, and held ones.
+
+    `about` carries everything but the attempts. Rows are sorted by first mark; their
+    concurrency columns are filled and those that losses touch are marked.
+    """
+    waiting = held_rows(held)
+    parts = [*finished, flush(carried, about.end_ns, about.losses), waiting]
+    rows = np.concatenate(parts)
+    rows["attempt_id"][len(rows) - len(waiting) :] = (
+        np.arange(len(waiting)) + 1 + int(rows["attempt_id"].max(initial=0))
+    )
+    rows = mark_losses(rows[np.lexsort((rows["attempt_id"], start_ns(rows)))], about.losses)
+    return dataclasses.replace(about, attempts=at_start(rows))

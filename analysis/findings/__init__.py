@@ -1,0 +1,29 @@
+"""Rules turn a trace into findings; the report is the list of what they found.
+
+A rule takes the trace and the findings of the rules before it and returns its own.
+"""
+
+from collections.abc import Callable, Sequence
+
+from porttrace.analysis.findings.serialized import serialized_connects
+from porttrace.analysis.model import Finding, Trace
+
+Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
+
+RULES: tuple[Rule, ...] = (serialized_connects,)
+"""In the order they run: later rules may build on what earlier ones found."""
+
+_SEVERITIES = ("critical", "warning", "info")
+MIN_CONFIDENCE = 0.5
+
+
+def diagnose(trace: Trace) -> tuple[Finding, ...]:
+    """Return what all rules find in `trace`, the most severe and then the surest first.
+
+    Findings below a confidence of 0.5 are dropped.
+    """
+    found: list[Finding] = []
+    for rule in RULES:
+        found.extend(rule(trace, tuple(found)))
+    shown = [finding for finding in found if finding.confidence >= MIN_CONFIDENCE]
+    return tuple(sorted(shown, key=lambda f: (_SEVERITIES.index(f.severity), -f.confidence)))

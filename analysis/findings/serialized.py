@@ -1,0 +1,114 @@
+"""Rule `serialized-connects`: a throttle queues attempts, c at a time.
+
+The statistics are in `throttle`, the scope in `scope`; here they become a verdict with a
+confidence, the parties, the suspects and what to do. Precision goes before recall.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from porttrace.analysis.findings import wording
+from porttrace.analysis.findings.alternatives import Case, alternatives
+from porttrace.analysis.findings.parties import blockers, suspects, victims
+from porttrace.analysis.groups import LONG_NS, Group, stand_at
+from porttrace.analysis.model import Finding, Trace
+from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
+
+RULE = "serialized-connects"
+_PLACES = ("gate", "connect", "user")
+
+
+def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
+    """Find throttles that queue: one finding per place and throttled group."""
+    cases = [
+        Case(trace, place, group)
+        for place in _PLACES
+        for group in throttled_groups(stand_at(trace, place))
+    ]
+    return [_finding(case) for case in cases if case.place != "user" or _preloads(case)]
+
+
+def _pids(case: Case) -> list[int]:
+    return [int(pid) for pid in np.unique(case.attempts()["pid"])]
+
+
+# Threads that take turns in user space may just do so. Only a foreign library that puts itself in
+# the way of connect makes a throttle of it.
+def _preloads(case: Case) -> bool:
+    known = [case.trace.processes.get(pid) for pid in _pids(case)]
+    return any(process is not None and process.preloads for process in known)
+
+
+def confidence(case: Case) -> float:
+    """Return how sure the verdict is: firm only with three handoffs that chance cannot make."""
+    sure = _by_handoffs(case.group)
+    if case.loss_overlaps() or not case.attempts()["complete"].all():
+        sure = min(sure, 0.75)
+    if case.place == "user":
+        sure = min(sure, 0.79)
+    return round(sure, 2)
+
+
+def _by_handoffs(group: Group) -> float:
+    verdict, chance = group.verdict, group.p_value()
+    if not verdict.testable:
+        return 0.6
+    if verdict.handoffs < 3 or chance >= FIRM_P:
+        return 0.7 if chance <= 0.01 else 0.6
+    if verdict.explained() < 0.98 or verdict.busy < 0.95:
+        return 0.79
+    return 0.8 + 0.19 * min(1.0, (-math.log10(max(chance, 1e-300)) - 4) / 8)
+
+
+def _finding(case: Case) -> Finding:
+    sure = confidence(case)
+    group, place = case.group, case.place
+    total = int(group.queue.hold.lengths()[group.queue.held()].sum())
+    behind, ahead = victims(case.trace, group), blockers(case.trace, group)
+    return Finding(
+        rule=RULE,
+        severity="critical" if total >= LONG_NS else "warning",
+        confidence=sure,
+        subject=_subject(case),
+        summary=wording.summary(case, sure, behind, ahead),
+        scope=group.scope,
+        slots=group.verdict.slots,
+        place=place,
+        mechanism="queue",
+        evidence=_evidence(case, total, sure),
+        hypotheses=alternatives(case),
+        victims=behind,
+        blockers=ahead,
+        suspects=suspects(case.trace, _pids(case), place),
+        advice=wording.advice(case, behind, ahead),
+    )
+
+
+def _subject(case: Case) -> dict[str, object]:
+    pids = _pids(case)
+    subject: dict[str, object] = {"scope": case.group.scope, "key": case.group.key, "pids": pids}
+    if case.group.scope == "destination":
+        subject["key"] = wording.destination_of(case)
+    if len(pids) == 1:
+        subject["pid"] = pids[0]
+    return subject
+
+
+def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
+    verdict, scopes = case.group.verdict, compare(stand_at(case.trace, case.place), case.group)
+    return {
+        "held": verdict.held,
+        "still_held": verdict.waiting,
+        "handoffs": verdict.handoffs,
+        "p_value": case.group.p_value(),
+        "delay_s": float(case.group.queue.hold.lengths().max()) / 1e9,
+        "handoff_ms": verdict.lag_ns / 1e6,
+        "busy_share": verdict.busy,
+        "cap_exceeded": verdict.cap_exceeded,
+        "epsilon_ms": verdict.epsilon_ns / 1e6,
+        "total_held_s": total_ns / 1e9,
+        "scopes": [result.row() for result in scopes],
+        "settle": wording.settle(case, sure, scopes),
+    }

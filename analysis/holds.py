@@ -1,0 +1,83 @@
+"""Where in the way of a connect an attempt stood still, and for how long.
+
+A hold lies between two neighbouring marks. A place is what lies between them: `user` code before
+the call, the `gate` at the entry of the call, the kernel's `connect` before SYN_SENT, and what is
+`beyond` SYN_SENT (egress, network and ingress together), which is reported but not judged here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.model import Attempts, Origin, Outcome
+
+PLACES = ("user", "gate", "connect", "beyond")
+HELD_NS = 10_000_000
+"""A shorter wait is no hold: schedulers and tracers of system calls cost as much."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """One interval an attempt, ns; `closed` is False where it never properly ended.
+
+    Rows that have no such interval have start == stop.
+    """
+
+    start: Ints
+    stop: Ints
+    closed: Bools
+
+    def lengths(self) -> Ints:
+        """Return the length of each interval, ns."""
+        return self.stop - self.start
+
+
+def spans(attempts: Attempts, place: str, trace_end: int) -> Spans:
+    """Return when each attempt stood at `place`; `closed` where it went on from there."""
+    before, after = {
+        "user": ("sleep_ns", "call_ns"),
+        "gate": ("gate_ns", "call_ns"),
+        "connect": ("call_ns", "syn_ns"),
+        "beyond": ("syn_ns", "end_ns"),
+    }[place]
+    start, stop = attempts[before].astype(np.int64), attempts[after].astype(np.int64)
+    there, left = start > 0, stop > 0
+    if place == "user":
+        # Only a wait that ends with the call itself can be the wait for permission to call.
+        there &= (attempts["gate_ns"] == 0) & left
+    stop = np.where(left, stop, _given_up_ns(attempts, trace_end))
+    stop = np.where(there, np.maximum(stop, start), start)
+    return Spans(start, stop, there & left)
+
+
+# Those that never got to the next mark stood there until they ended, or still stand there.
+def _given_up_ns(attempts: Attempts, trace_end: int) -> Ints:
+    pending = attempts["outcome"] == Outcome.pending
+    return np.where(pending, trace_end, attempts["end_ns"].astype(np.int64))
+
+
+def waits(attempts: Attempts, trace_end: int) -> dict[str, Ints]:
+    """Return for each of `PLACES` how long each attempt stood there, ns."""
+    return {place: spans(attempts, place, trace_end).lengths() for place in PLACES}
+
+
+def service(attempts: Attempts, place: str, trace_end: int) -> Spans:
+    """Return when each attempt was past `place` and not over; `closed` where its end is known.
+
+    That is the time during which a throttle at `place` counts it as one of its slots. A library
+    in user space sees a blocking call end when it returns, not when the socket changes its state.
+    """
+    call, syn = attempts["call_ns"].astype(np.int64), attempts["syn_ns"].astype(np.int64)
+    start = syn if place == "connect" else np.where(call > 0, call, syn)
+    end, returned = attempts["end_ns"].astype(np.int64), attempts["return_ns"].astype(np.int64)
+    end = np.where(end > 0, end, returned)
+    if place == "user":
+        end = np.where(attempts["blocking"] != 0, np.maximum(end, returned), end)
+    pending = attempts["outcome"] == Outcome.pending
+    # A seeded socket was on its way before the trace began.
+    start = np.where((attempts["origin"] == Origin.seeded) & (start == 0), 1, start)
+    past = start > 0
+    stop = np.where(pending, trace_end, end)
+    stop = np.where(past, np.maximum(stop, start), start)
+    return Spans(start, stop, past & ~pending & (end > 0))

@@ -1,0 +1,52 @@
+"""How things are called in sentences: `comm (pid N)`, `address:port`, times a person can read.
+
+Names that processes gave themselves are passed on raw: whoever prints them escapes them.
+"""
+
+import ipaddress
+
+import numpy as np
+
+from porttrace.analysis.model import Trace
+
+
+def address(packed: bytes) -> str:
+    """Return 16 address bytes as text: IPv4 unmapped, IPv6 in brackets."""
+    ip = ipaddress.IPv6Address(packed)
+    return str(ip.ipv4_mapped) if ip.ipv4_mapped else f"[{ip}]"
+
+
+def destination(attempt: np.void) -> str:
+    """Return where one `ATTEMPT` row went, as `192.0.2.2:389` or `[2001:db8::1]:389`."""
+    return f"{address(attempt['daddr'].tobytes())}:{int(attempt['dport'])}"
+
+
+def comm(attempt: np.void) -> str:
+    """Return the name that the calling thread had at the call."""
+    return bytes(attempt["comm"]).decode(errors="backslashreplace")
+
+
+def process(trace: Trace, pid: int) -> str:
+    """Return `comm (pid N)`; the name is that of the process, or of its first caller."""
+    known = trace.processes.get(pid)
+    if known and known.comm:
+        return f"{known.comm} (pid {pid})"
+    rows = np.flatnonzero(trace.attempts["pid"] == pid)
+    name = comm(trace.attempts[rows[0]]) if len(rows) else ""
+    return f"{name} (pid {pid})" if name else f"pid {pid}"
+
+
+def duration(ns: float) -> str:
+    """Return a length of time (ns) with two or three telling digits: `5.2 s`, `14 ms`."""
+    if ns >= 59.5e9:
+        return f"{ns / 1e9:.0f} s"
+    if ns >= 0.995e9:
+        return f"{ns / 1e9:.1f} s"
+    if ns >= 0.995e6:
+        return f"{ns / 1e6:.0f} ms"
+    return "under 1 ms"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 attempt`, `2 attempts`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,133 @@
+"""Whom does a throttle count? The narrowest scope that explains all handoffs, wider ones refuted.
+
+A process is the answer unless handoffs cross processes (then user, cgroup, netns or host), or the
+process itself refutes it by having more open at once than the slots (then thread, destination).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from porttrace.analysis.concurrency import SCOPES, Ints
+from porttrace.analysis.groups import LONG_NS, Group, Place, groups
+from porttrace.analysis.throttle import MIN_EXPLAINED
+
+WIDE = ("user", "cgroup", "netns", "host")
+NARROW = ("thread", "destination")
+
+LIKELY_P = 0.02  # of one coincidence in the seed case: a release 1 ms after an end, 0.5 s held
+WIDE_P = 1e-3
+FIRM_P = 1e-4
+_NEW_SHARE = 0.02  # of its handoffs must be news for a wider scope to replace narrower ones
+_COMPARED = 200  # groups of another scope that are examined to tell how it fares
+
+
+@dataclass(frozen=True)
+class ScopeResult:
+    """How one scope fares with the holds of one finding."""
+
+    scope: str
+    held: int
+    handoffs: int
+    verdict: str  # explains, contradicted, fails, same
+    why: str
+
+    def row(self) -> dict[str, object]:
+        """Return it as plain values for a finding's evidence."""
+        return dict(vars(self))
+
+
+def throttled_groups(place: Place) -> list[Group]:
+    """Return the groups that a throttle at `place` holds, each in the scope that fits best."""
+    processes = groups(place, "process")
+    chosen = [g for g in processes if _believable(g, LIKELY_P)]
+    for scope in WIDE:
+        for group in groups(place, scope):
+            if _believable(group, WIDE_P):
+                chosen = _widen(place, chosen, group)
+    covered = _rows(chosen)
+    contradicted = [g for g in processes if not np.isin(g.rows, covered).any()]
+    return chosen + _narrow(place, contradicted)
+
+
+def _believable(group: Group, chance: float) -> bool:
+    verdict = group.verdict
+    if not verdict.throttled():
+        return False
+    return group.p_value() <= chance if verdict.testable else still_held(group)
+
+
+def still_held(group: Group) -> bool:
+    """Tell whether nobody was released yet, but slots were taken all the time of a long wait."""
+    verdict = group.verdict
+    waits = group.queue.hold.lengths()[~group.queue.hold.closed]
+    released = verdict.held > verdict.waiting
+    return not released and int(waits.max(initial=0)) >= LONG_NS and verdict.busy >= 0.98
+
+
+# A wider group replaces the narrower ones inside it if it explains holds that they do not: only
+# handoffs that cross their borders show that the border is not the throttle's.
+def _widen(place: Place, chosen: list[Group], wide: Group) -> list[Group]:
+    if len(np.unique(place.keys("process")[wide.rows])) < 2 or not wide.verdict.handoffs:
+        return chosen
+    inside = [g for g in chosen if np.isin(g.rows, wide.rows).any()]
+    known = np.concatenate([g.handed_rows() for g in inside]) if inside else _rows([])
+    news = np.setdiff1d(wide.handed_rows(), known)
+    if len(news) < max(1.0, _NEW_SHARE * wide.verdict.handoffs):
+        return chosen
+    return [g for g in chosen if g not in inside] + [wide]
+
+
+def _rows(found: list[Group]) -> Ints:
+    return np.concatenate([g.rows for g in found]) if found else np.empty(0, np.int64)
+
+
+# The narrower the scope, the more groups are tried and the fewer handoffs each has: they must
+# explain nearly all holds of the processes that refute the wider answer, beyond doubt.
+def _narrow(place: Place, contradicted: list[Group]) -> list[Group]:
+    held = _rows([])
+    for group in contradicted:
+        held = np.union1d(held, group.rows[group.queue.held()])
+    best: tuple[float, list[Group]] = (0.0, [])
+    for scope in NARROW if len(held) else ():
+        passed = [g for g in groups(place, scope, among=held) if g.verdict.throttled()]
+        explained = np.isin(held, _rows([]))
+        for group in passed:
+            explained |= np.isin(held, group.handed_rows())
+        share = float(np.mean(explained))
+        firm = [g for g in passed if g.verdict.handoffs >= 3 and g.p_value() <= FIRM_P]
+        firm = [g for g in firm if _overrun(contradicted, g)]
+        if share >= MIN_EXPLAINED and share > best[0]:
+            best = (share, firm)
+    return best[1]
+
+
+def _overrun(processes: list[Group], narrow: Group) -> bool:
+    around = [p for p in processes if np.isin(p.rows, narrow.rows).any()]
+    return any(p.verdict.peak > narrow.verdict.slots for p in around)
+
+
+def compare(place: Place, group: Group) -> tuple[ScopeResult, ...]:
+    """Return how each scope fares with the holds of `group`."""
+    held = group.rows[group.queue.held()]
+    return tuple(_fare(place, group, held, scope) for scope in SCOPES)
+
+
+def _fare(place: Place, group: Group, held: Ints, scope: str) -> ScopeResult:
+    if scope == group.scope:
+        return ScopeResult(scope, len(held), group.verdict.handoffs, "explains", "fits best")
+    others = groups(place, scope, among=held, most=_COMPARED)
+    handed = sum(int(np.isin(g.handed_rows(), held).sum()) for g in others)
+    over = [g for g in others if g.verdict.peak > group.verdict.slots]
+    if len(others) == 1 and np.array_equal(others[0].rows, group.rows):
+        why = "its attempts are the very same ones: this trace cannot tell the two apart"
+        return ScopeResult(scope, len(held), handed, "same", why)
+    if over:
+        peak = max(g.verdict.peak for g in over)
+        why = f"{peak} attempts of one {scope} were in service at once"
+        return ScopeResult(scope, len(held), handed, "contradicted", why)
+    if handed < group.verdict.handoffs:
+        why = f"only {handed} of {group.verdict.handoffs} handoffs stay within one {scope}"
+        return ScopeResult(scope, len(held), handed, "fails", why)
+    why = "it explains the holds too; nothing in this trace contradicts it"
+    return ScopeResult(scope, len(held), handed, "explains", why)

@@ -1,0 +1,101 @@
+"""The command line: one module a command, this one the door.
+
+`porttrace [options] [-- COMMAND]` without a command's name is the live trace.
+Here, and only here, errors become messages and exit codes.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+# name -> one line for the overview; the module porttrace.cli.<name> is imported when used.
+COMMANDS = {
+    "live": "trace attempts now (the command when none is named)",
+    "lab": "real throttles and stories to try porttrace on",
+    "doctor": "what this host lacks, and the command that mends it",
+}
+
+
+class _Commands(click.Group):
+    # Imports a command's module only when that command is used: --help stays quick.
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"porttrace.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        named = args and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
+        looks_like_name = args and not args[0].startswith("-")
+        return super().parse_args(ctx, args if named or looks_like_name else ["live", *args])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="porttrace", prog_name="porttrace")
+def porttrace() -> None:
+    """Why does connecting wait? Trace TCP connection attempts and prove what holds them.
+
+    \b
+    sudo porttrace --pid 1234              trace a process until Ctrl-C
+    sudo porttrace -d 30 -- curl URL       trace a command from its first connect
+    porttrace live --help                  filters and options of the live trace
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; no traceback without --debug."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = _take_debug(arguments)
+    try:
+        result = porttrace.main(arguments, prog_name="porttrace", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted.", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        return _complain(error)
+
+
+def _take_debug(arguments: list[str]) -> bool:
+    # Before "--" only: behind it stands somebody else's command line.
+    until = arguments.index("--") if "--" in arguments else len(arguments)
+    if "--debug" not in arguments[:until]:
+        return False
+    arguments.remove("--debug")
+    return True
+
+
+def _complain(error: Exception) -> int:
+    # Our own errors carry a hint and a code; any other one is a defect of porttrace.
+    hint = getattr(error, "hint", None)
+    if hint is None:
+        click.echo(f"error: {type(error).__name__}: {error}", err=True)
+        click.echo("hint: this is a defect of porttrace; --debug shows where it happened", err=True)
+        return 1
+    click.echo(f"error: {error}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return int(getattr(error, "exit_code", 1))

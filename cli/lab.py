@@ -1,0 +1,102 @@
+"""`porttrace lab`: real throttles around a command, and whole stories that end in a verdict."""
+
+from dataclasses import fields
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+
+from porttrace.cli.child import Child
+from porttrace.cli.live import trace_live
+from porttrace.cli.options import Duration
+from porttrace.lab import scenarios
+from porttrace.lab.run import run_throttled
+from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle
+from porttrace.tracer import features
+from porttrace.tracer.options import TraceOptions
+
+_SCOPES = sorted({scope for scopes in SCOPES_OF_KIND.values() for scope in scopes})
+
+
+@click.group()
+def lab() -> None:
+    """Reproduce throttles for real, in network namespaces that are removed again.
+
+    \b
+    Example:
+      sudo porttrace lab scenario serialized-logins
+    """
+
+
+@lab.command(name="list")
+def list_scenarios() -> None:
+    """List the stories and what a trace of each must find.
+
+    \b
+    Example:
+      porttrace lab list
+    """
+    for name in list(scenarios.SCENARIOS):
+        story = scenarios.find(name)
+        click.echo(f"{name:<20} {story.description}")
+        click.echo(f"{'':<20} must find: {story.finding or 'nothing'}")
+
+
+@lab.command(context_settings={"ignore_unknown_options": False})
+@click.argument("throttle", type=click.Choice(sorted(SCOPES_OF_KIND)))
+@click.option("--slots", default=1, show_default=True, help="Attempts let through at once; 0: all.")
+@click.option("--scope", type=click.Choice(_SCOPES), default="process", show_default=True,
+              help="Whom the throttle counts.")  # fmt: skip
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+def run(throttle: str, slots: int, scope: str, command: tuple[str, ...]) -> int:
+    """Run COMMAND under a real throttle; its exit status is passed on.
+
+    \b
+    Example:
+      sudo porttrace lab run gate --slots 2 -- curl http://192.0.2.2/
+    """
+    return run_throttled(Throttle(throttle, slots, scope), list(command))
+
+
+@lab.command()
+@click.argument("name", type=click.Choice(list(scenarios.SCENARIOS)))
+@click.option("--dead-time", type=Duration(), help="How long the dead peer keeps an attempt.")
+@click.option("--slots", type=click.IntRange(0), help="Slots of the throttle.")
+@click.option("--scope", type=click.Choice(_SCOPES), help="Whom the throttle counts.")
+@click.option("--pages", type=click.IntRange(1, 10_000), help="Page views of the web site.")
+@click.option("--threads", type=click.IntRange(1, 1000), help="Threads of the workload.")
+@click.option("--connects", type=click.IntRange(1, 10_000), help="Connects of each thread.")
+@click.option("--truth", type=click.Path(dir_okay=False), help="Write what really happened here.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
+def scenario(name: str, truth: str | None, as_json: bool, **chosen: Any) -> int:
+    """Run a whole story: hosts, workload, throttle, trace and verdict.
+
+    \b
+    Example:
+      sudo porttrace lab scenario serialized-logins --dead-time 21s
+    """
+    features.require()
+    settings = _settings(chosen)
+    with TemporaryDirectory(prefix="porttrace-") as private:
+        # With a file for the exact truth the workload speaks in plain words.
+        truth = truth or f"{private}/truth.jsonl"
+        with scenarios.prepare(name, settings, truth) as prepared:
+            return _trace(prepared, as_json)
+
+
+def _trace(prepared: scenarios.Prepared, as_json: bool) -> int:
+    click.echo(f"Story: {prepared.description}.", err=True)
+    child = Child(prepared.argv, prepared.env, output_to_stderr=as_json)
+    try:
+        options = TraceOptions(pids=frozenset((child.pid,)), follow_children=True)
+        return trace_live(options, child, None, as_json)
+    finally:
+        child.give_up()
+
+
+def _settings(chosen: dict[str, Any]) -> scenarios.Settings:
+    # An option that was left out keeps the story's own number.
+    renamed = {"dead_time": "dead_time_s"}
+    given = {renamed.get(key, key): value for key, value in chosen.items() if value is not None}
+    known = {field.name for field in fields(scenarios.Settings)}
+    return scenarios.Settings(**{key: value for key, value in given.items() if key in known})

@@ -1,0 +1,96 @@
+"""What the live trace prints while it runs: lines for people, or an object a line."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from porttrace.analysis.model import Attempts, Finding, Trace
+from porttrace.analysis.render import report, text
+
+
+class Printer(Protocol):
+    """Prints data to standard output; notes go to standard error."""
+
+    def begin(self, note: str) -> None: ...
+    def attempts(self, rows: Attempts) -> None: ...
+    def pending(self, rows: Attempts, now_ns: int) -> None: ...
+    def finding(self, finding: Finding) -> None: ...
+    def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
+
+
+class TextPrinter:
+    """Lines for a person: under 80 columns, times since the start or of the clock."""
+
+    def __init__(self, start_ns: int, wall_clock: bool = False) -> None:
+        self._start_ns = start_ns
+        self._wall_clock = wall_clock
+
+    def _time(self, mark_ns: int) -> str:
+        if self._wall_clock:
+            wall_s = time.time() - (time.monotonic_ns() - mark_ns) / 1e9
+            return time.strftime("%H:%M:%S", time.localtime(wall_s))
+        return f"{(mark_ns - self._start_ns) / 1e9:.3f}"
+
+    def begin(self, note: str) -> None:
+        """Say what is traced, and print the heading."""
+        print(note, file=sys.stderr, flush=True)
+        print(text.live_header(), flush=True)
+
+    def attempts(self, rows: Attempts) -> None:
+        """Print a line for each attempt that ended."""
+        for row in rows:
+            print(text.attempt_line(row, self._time(int(row["end_ns"]))))
+        sys.stdout.flush()
+
+    def pending(self, rows: Attempts, now_ns: int) -> None:
+        """Print a line for each attempt that is still not over."""
+        for row in rows:
+            print(text.pending_line(row, now_ns, self._time(now_ns)))
+        sys.stdout.flush()
+
+    def finding(self, finding: Finding) -> None:
+        """Announce a finding while the trace goes on."""
+        print(f"\n{text.finding_headline(finding)}\n", flush=True)
+
+    def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
+        """Print the summary."""
+        print(f"\n{text.ending(trace, findings)}", flush=True)
+
+
+class JsonPrinter:
+    """One JSON object a line: attempt, pending, finding, and a report at the end."""
+
+    def begin(self, note: str) -> None:
+        """Say on standard error what is traced."""
+        print(note, file=sys.stderr, flush=True)
+
+    def attempts(self, rows: Attempts) -> None:
+        """Print an object for each attempt that ended."""
+        for row in rows:
+            self._line("attempt", report.attempt_json(row))
+        sys.stdout.flush()
+
+    def pending(self, rows: Attempts, now_ns: int) -> None:
+        """Print an object for each attempt that is still not over."""
+        for row in rows:
+            self._line("pending", {**report.attempt_json(row), "now_ns": now_ns})
+        sys.stdout.flush()
+
+    def finding(self, finding: Finding) -> None:
+        """Print a finding as soon as it firms up."""
+        self._line("finding", report.finding_json(finding))
+        sys.stdout.flush()
+
+    def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
+        """Print what was still open, then the report, which ends the stream."""
+        for row in trace.attempts[np.flatnonzero(trace.attempts["end_ns"] == 0)]:
+            self._line("attempt", report.attempt_json(row))
+        self._line("report", report.report(trace, findings))
+        sys.stdout.flush()
+
+    def _line(self, kind: str, value: dict[str, object]) -> None:
+        print(json.dumps({"type": kind, **value}))

@@ -1,0 +1,61 @@
+"""The seed case: one thread connects to a dead address, another half a second later to a live one.
+
+Without a throttle the second is answered at once; with one slot per process it is answered only
+when the first has died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from porttrace.lab.workloads.truth import (
+    Destination,
+    Report,
+    add_truth_option,
+    connect,
+    drop,
+    run_all,
+    spawn,
+)
+
+_LIVE_TIMEOUT_S = 30.0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run both threads once and report their attempts."""
+    options = _parser().parse_args(argv)
+    with Report(options.truth) as report:
+
+        def attempt(destination: Destination, timeout_s: float) -> None:
+            truth, sock = connect(destination, timeout_s, options.blocking)
+            drop(sock)
+            report.attempt(truth)
+
+        first = spawn("dead", lambda: attempt(options.dead, options.dead_time))
+        time.sleep(options.delay)
+        second = spawn("live", lambda: attempt(options.live, _LIVE_TIMEOUT_S))
+        run_all([first, second])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="two_threads", description=__doc__)
+    parser.add_argument("--dead", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
+    parser.add_argument("--live", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
+    parser.add_argument(
+        "--dead-time",
+        type=float,
+        default=6.0,
+        metavar="S",
+        help="timeout (with --blocking 1 s or more)",
+    )
+    parser.add_argument("--delay", type=float, default=0.5, metavar="S", help="before thread two")
+    parser.add_argument("--blocking", action="store_true", help="let the kernel end the attempt")
+    add_truth_option(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Each thing that porttrace uses on this host: is it there, what is lost, what mends it.
+
+The facts come from features; here they get their price. `porttrace doctor` prints
+the list, and `verdict` turns it into an exit code.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from porttrace.tracer import features
+from porttrace.tracer.errors import NotPermittedError, UnsupportedError
+from porttrace.tracer.features import ROOT
+
+_NO_TRACING = "no live tracing; recorded traces can still be read"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing of this host; `ok` is None where this user may not look."""
+
+    name: str
+    ok: bool | None
+    detail: str  # what was found
+    cost: str = ""  # what is lost without it
+    remedy: str = ""  # the command that mends it, or where there is none, what would
+    essential: bool = False  # no live tracing without it
+    permission: bool = False  # only the user's rights are in the way
+
+
+def checks(root: Path = ROOT) -> tuple[Check, ...]:
+    """Look at everything, changing nothing; `root` is "/" except in tests."""
+    return (
+        _bcc(),
+        _capabilities(root),
+        _bpf_call(root),
+        _lockdown(root),
+        *_tracing(root),
+        *_kernel_facts(root),
+        *_lab(),
+    )
+
+
+def verdict(found: tuple[Check, ...]) -> int:
+    """Return 0 when live tracing can work, 3 when only rights are missing, 4 when more is."""
+    faults = [check for check in found if check.essential and check.ok is False]
+    if not faults:
+        return 0
+    rights_only = all(check.permission for check in faults)
+    return NotPermittedError.exit_code if rights_only else UnsupportedError.exit_code
+
+
+def _bcc() -> Check:
+    try:
+        detail, remedy, ok = str(features.find_bcc()), "", True
+    except UnsupportedError as error:
+        detail, remedy, ok = error.message, error.hint, False
+    return Check("bcc", ok, detail, _NO_TRACING, remedy, essential=True)
+
+
+def _capabilities(root: Path) -> Check:
+    held = features.effective_capabilities(root)
+    missing = features.missing_capabilities(root)
+    if missing:
+        detail = f"{', '.join(missing)} missing"
+    else:
+        detail = ", ".join(name for name in sorted(held)) or "root"
+    remedy = features.permission_hint(root)
+    return Check(
+        "capabilities", not missing, detail, _NO_TRACING, remedy, essential=True, permission=True
+    )
+
+
+def _bpf_call(root: Path) -> Check:
+    users = features.sysctl("kernel.unprivileged_bpf_disabled", root)
+    setting = f"kernel.unprivileged_bpf_disabled = {users or 'absent'}"
+    if features.missing_capabilities(root):
+        return Check("bpf(2)", None, f"not tried without the capabilities; {setting}")
+    refused = features.load_trial()
+    detail = f"fails: {os.strerror(refused)}" if refused else "loads a program"
+    where = features.container(root)
+    if where:
+        detail += f"; in a container ({where})"
+    return Check(
+        "bpf(2)",
+        not refused,
+        f"{detail}; {setting}",
+        _NO_TRACING,
+        features.permission_hint(root),
+        essential=True,
+    )
+
+
+def _lockdown(root: Path) -> Check:
+    mode = features.lockdown(root)
+    return Check(
+        "lockdown",
+        mode != "confidentiality",
+        mode,
+        _NO_TRACING,
+        "boot without lockdown=confidentiality",
+        essential=True,
+    )
+
+
+# (name, tracepoints, what is lost without them); lines up with bpf/porttrace.bpf.c
+_OPTIONAL = (
+    (
+        "socket errors",
+        ("sock:inet_sk_error_report",),
+        "no errno of non-blocking connects that fail",
+    ),
+    ("retransmissions", ("tcp:tcp_retransmit_skb",), "SYNs sent again are not counted"),
+    ("scheduler", ("sched:sched_switch",), "no holds before the kernel's own connect"),
+    (
+        "processes",
+        ("task:task_newtask", "sched:sched_process_exec", "sched:sched_process_exit"),
+        "children are not followed, names of processes may be out of date",
+    ),
+    (
+        "socket calls",
+        ("syscalls:sys_enter_socket", "syscalls:sys_exit_socket"),
+        "connects that fail before the SYN are not seen",
+    ),
+)
+
+
+def _tracing(root: Path) -> tuple[Check, ...]:
+    tracefs = features.find_tracefs(root)
+    if tracefs is None and features.missing_capabilities(root):
+        return (Check("tracefs", None, "only root may look; its tracepoints are not known"),)
+    mount = "sudo mount -t tracefs nodev /sys/kernel/tracing"
+    mounted = Check(
+        "tracefs",
+        tracefs is not None,
+        str(tracefs or "not mounted; live tracing mounts it itself"),
+        "nothing yet: the tracepoints are not known until it is mounted",
+        mount,
+    )
+    if tracefs is None:
+        return (mounted,)
+    return (
+        mounted,
+        _tracepoints(root, "connect calls", features.CONNECT_CALLS, _NO_TRACING, True),
+        _tracepoints(root, "state changes", (features.STATE_CHANGES,), _NO_TRACING, True),
+        *(_tracepoints(root, name, events, cost) for name, events, cost in _OPTIONAL),
+    )
+
+
+def _tracepoints(
+    root: Path, name: str, events: tuple[str, ...], cost: str, essential: bool = False
+) -> Check:
+    lacking = [event for event in events if not features.has_tracepoint(event, root)]
+    detail = f"no {', '.join(lacking)}" if lacking else ", ".join(events)
+    syscalls = any(event.startswith("syscalls:") for event in lacking)
+    remedy = "a kernel built with CONFIG_FTRACE_SYSCALLS" if syscalls else "a newer kernel"
+    return Check(name, not lacking, detail, cost, remedy, essential)
+
+
+def _kernel_facts(root: Path) -> tuple[Check, ...]:
+    btf = features.has_btf(root)
+    restrict = features.sysctl("kernel.kptr_restrict", root)
+    symbols: bool | None = features.shows_symbols(root)
+    if not symbols and features.missing_capabilities(root):
+        symbols = None
+    hidden = "" if symbols else ("; only root may look" if symbols is None else ": hidden")
+    return (
+        Check(
+            "BTF",
+            btf,
+            "/sys/kernel/btf/vmlinux" if btf else "none",
+            "a hold before connect is told by its stack alone",
+            "a kernel built with CONFIG_DEBUG_INFO_BTF",
+        ),
+        Check(
+            "kernel symbols",
+            symbols,
+            f"kernel.kptr_restrict = {restrict or 'absent'}{hidden}",
+            "the kernel functions that hold a connect have no names",
+            "sudo sysctl kernel.kptr_restrict=1",
+        ),
+    )
+
+
+# (name, program, packages of Debian, what the lab cannot do without it)
+_LAB = (
+    ("ip", "ip", "iproute2", "no lab scenarios: no network namespaces"),
+    ("gcc", "gcc", "gcc libc6-dev", "no throttle 'preload' in the lab"),
+    ("strace", "strace", "strace", "no second opinion on the lab: strace -f -T -e connect"),
+)
+
+
+def _lab() -> tuple[Check, ...]:
+    # sbin is not on every user's PATH, and the lab runs as root
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    found = [
+        (name, shutil.which(program, path=path), package, cost)
+        for name, program, package, cost in _LAB
+    ]
+    seccomp = "python3-seccomp" if find_spec("seccomp") else None
+    found.append(("seccomp", seccomp, "python3-seccomp", "no throttle 'gate' in the lab"))
+    return tuple(
+        Check(name, place is not None, place or "not found", cost, f"sudo apt install {package}")
+        for name, place, package, cost in found
+    )
