@@ -53,7 +53,7 @@ def assemble(
     concurrency columns are filled and those that losses touch are marked.
     """
     waiting = held_rows(held)
-    parts = [*finished, flush(carried, about.end_ns, about.losses), waiting]
+    parts = [*finished, flush(carried, about.losses), waiting]
     rows = np.concatenate(parts)
     rows["attempt_id"][len(rows) - len(waiting) :] = (
         np.arange(len(waiting)) + 1 + int(rows["attempt_id"].max(initial=0))

@@ -77,7 +77,7 @@ def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Op
     return _numbered(rows[finished], done_ns[finished], carried.next_id, keep)
 
 
-def flush(carried: Open, end_ns: int, losses: tuple[Loss, ...] = ()) -> Attempts:
+def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
     """Return the rows that the end of the trace leaves open.
 
     An attempt without an end is `pending`, or `unknown` when events were lost after
@@ -88,7 +88,6 @@ def flush(carried: Open, end_ns: int, losses: tuple[Loss, ...] = ()) -> Attempts
         last_loss = max(loss.last_ns for loss in losses)
         touched = (rows["outcome"] == Outcome.pending) & (start_ns(rows) <= last_loss)
         rows["outcome"][touched] = Outcome.unknown
-    done_ns = np.minimum(done_ns, end_ns)
     return _numbered(rows, done_ns, carried.next_id, no_events())[0]
 
 

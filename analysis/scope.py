@@ -41,13 +41,31 @@ def throttled_groups(place: Place) -> list[Group]:
     """Return the groups that a throttle at `place` holds, each in the scope that fits best."""
     processes = groups(place, "process")
     chosen = [g for g in processes if _believable(g, LIKELY_P)]
-    for scope in WIDE:
+    for scope in _wide_scopes(place):
         for group in groups(place, scope):
             if _believable(group, WIDE_P):
                 chosen = _widen(place, chosen, group)
     covered = _rows(chosen)
     contradicted = [g for g in processes if not np.isin(g.rows, covered).any()]
-    return chosen + _narrow(place, contradicted)
+    split = [(group, _split(place, group)) for group in chosen]
+    kept = [finding for group, parts in split for finding in parts or [group]]
+    return kept + _narrow(place, contradicted)
+
+
+# With one network namespace in the trace, or none known, "netns" would only say "host" in a way
+# that suggests a contrast which was never seen.
+def _wide_scopes(place: Place) -> list[str]:
+    one = len(np.unique(place.keys("netns"))) < 2
+    return [scope for scope in WIDE if scope != "netns" or not one]
+
+
+# Several saturated throttles side by side look like one with the sum of their slots. But there the
+# ends hand over to their own side only: two or more narrow groups that explain it all decide it.
+def _split(place: Place, group: Group) -> list[Group]:
+    if group.verdict.slots < 2 or not group.verdict.testable:
+        return []
+    parts = _narrow(place, [group])
+    return parts if len(parts) > 1 else []
 
 
 def _believable(group: Group, chance: float) -> bool:

@@ -21,7 +21,9 @@ EPSILONS_NS = (2_000_000, 10_000_000, 40_000_000)
 MIN_BUSY = 0.9  # share of the held time, clear of ends, with exactly c in service
 MIN_OCCUPIED = 0.5  # share of all held time with at least c in service, just ended ones not
 MIN_EXPLAINED = 0.9  # share of the testable holds that end in a handoff
-_BACKLOG = 5  # so many releases from a standing queue tell a pace from a queue
+_TELLING = 3  # so many handoffs tell a pace from a queue
+_CLOSE = 0.003  # lag over the time since the release before: no pace meets ends so well by luck
+_INSTANT_NS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Verdict:
     cap_exceeded: int  # times that more than `slots` were in service
     lag_ns: int  # median from an end to its handoff
     paced: bool  # releases keep their own pace better than they follow ends
+    common_cause: bool  # what ended at the handoffs ended with others, as if stopped and resumed
     held_ns: int  # time in which somebody was held
     handed: Bools  # per attempt: its hold ended in a handoff
 
@@ -68,6 +71,7 @@ class Verdict:
             and self.occupied >= MIN_OCCUPIED
             and self.cap_exceeded == 0
             and not self.paced
+            and not self.common_cause
             and (self.explained() >= MIN_EXPLAINED or self.testable == 0)
         )
 
@@ -86,22 +90,23 @@ def _examine(queue: Queue, epsilon: int) -> Verdict:
     just_ended = union(ends, ends + epsilon)
     held = queue.held()
     load = _load(queue, held, just_ended)
-    handed, testable, lag, chance = _handoffs(queue, held, ends, just_ended, epsilon)
-    successes = int(np.count_nonzero(handed))
+    found = _handoffs(queue, held, ends, just_ended, epsilon)
+    handed, successes = found.handed, int(np.count_nonzero(found.handed))
     return Verdict(
         epsilon_ns=epsilon,
         held=int(np.count_nonzero(held)),
         waiting=int(np.count_nonzero(held & ~queue.hold.closed)),
-        testable=int(np.count_nonzero(testable)),
+        testable=len(found.chance),
         handoffs=successes,
-        p_value=min(1.0, upper_tail(chance, successes) * len(EPSILONS_NS)),
+        p_value=min(1.0, upper_tail(found.chance, successes) * len(EPSILONS_NS)),
         slots=load.slots,
         busy=load.busy,
         occupied=load.occupied,
         peak=load.peak,
         cap_exceeded=excesses(queue.service, load.slots, epsilon),
-        lag_ns=int(np.median(lag[handed])) if successes else 0,
-        paced=_is_paced(queue, testable, lag),
+        lag_ns=int(np.median(found.lag[handed])) if successes else 0,
+        paced=_is_paced(found.head[handed], found.lag[handed]),
+        common_cause=_is_common_cause(queue.service, queue.hold.stop[handed] - found.lag[handed]),
         held_ns=load.held_ns,
         handed=handed,
     )
@@ -140,24 +145,32 @@ def _load(queue: Queue, held: Bools, just_ended: Ints) -> _Load:
     )
 
 
+@dataclass(frozen=True)
+class _Handoffs:
+    handed: Bools
+    lag: Ints  # from the latest end to the release
+    head: Ints  # time at the head of the line before the release
+    chance: npt.NDArray[np.float64]  # of the testable ones, were releases independent of ends
+
+
 # Chance: were the release independent of ends, it would fall anywhere since this attempt headed the
 # line (held, and the release before it done). Not since its own hold began: a backlog that drains
 # in one burst, for whatever reason, follows its own ends closely, and must not count as so many
 # coincidences. Windows count beyond the release, as the one that was hit is cut off by it.
 def _handoffs(
     queue: Queue, held: Bools, ends: Ints, just_ended: Ints, epsilon: int
-) -> tuple[Bools, Bools, Ints, npt.NDArray[np.float64]]:
+) -> _Handoffs:
     start, release = queue.hold.start, queue.hold.stop
-    testable = held & queue.hold.closed & (queue.hold.lengths() > epsilon)
+    freed = held & queue.hold.closed
+    testable = freed & (queue.hold.lengths() > epsilon)
     end = _latest_before(ends, release)
-    lag = release - end
-    handed = testable & (lag <= epsilon) & (end > start)
-    begin, stop = start[testable], release[testable]
-    head = np.maximum(begin, _earlier_release(release[held & queue.hold.closed], stop))
-    near = measure(just_ended, head, stop + epsilon)
-    chance = np.minimum(1.0, near / np.maximum(stop - head, epsilon))
-    chance[head >= stop] = 1.0
-    return handed, testable, lag, chance.astype(np.float64)
+    handed = testable & (release - end <= epsilon) & (end > start)
+    since = np.maximum(start, _earlier_release(release[freed], release))
+    near = measure(just_ended, since[testable], release[testable] + epsilon)
+    head = release - since
+    chance = np.minimum(1.0, near / np.maximum(head[testable], epsilon))
+    chance[head[testable] <= 0] = 1.0
+    return _Handoffs(handed, release - end, head, chance.astype(np.float64))
 
 
 def _latest_before(ends: Ints, times: Ints) -> Ints:
@@ -201,19 +214,38 @@ def excesses(service: Spans, slots: int, epsilon: int) -> int:
 
 # A supervisor that takes its time for each call releases them at its own pace, and the time since
 # the last end varies as the services do. A queue does the opposite: it follows ends at a steady
-# distance, and its pace varies as the services do.
-def _is_paced(queue: Queue, testable: Bools, lag: Ints) -> bool:
-    order = np.flatnonzero(testable)[np.argsort(queue.hold.stop[testable], kind="stable")]
-    release, start = queue.hold.stop[order], queue.hold.start[order]
-    pace = np.diff(release)
-    backlog = start[1:] < release[:-1]
-    if np.count_nonzero(backlog) < _BACKLOG:
+# distance, and its pace varies as the services do. Where services are all alike, only a queue can
+# keep so much closer to the ends than to the releases before.
+def _is_paced(heads: Ints, lags: Ints) -> bool:
+    if len(lags) < _TELLING:
         return False
-    pace, follow = pace[backlog], lag[order][1:][backlog]
-    close = np.median(follow) < 0.05 * np.median(pace)
-    return not close and _spread(follow) >= 0.5 * _spread(pace)
+    close = float(np.median(lags)) < _CLOSE * float(np.mean(heads))
+    return not close and _spread(lags) >= 0.5 * _spread(heads)
 
 
+# The mean deviation, since few long waits behind a dead port weigh more than many short ones.
 def _spread(values: Ints) -> float:
-    low, high = np.percentile(values, [25, 75])
-    return float(high - low)
+    return float(np.mean(np.abs(values - np.median(values))))
+
+
+# Attempts that were made one by one and end all in one instant have a common cause, such as a
+# process that was stopped and goes on; so have then the releases of that instant.
+def _is_common_cause(service: Spans, closed_at: Ints) -> bool:
+    lasting = service.closed & (service.lengths() >= 10 * _INSTANT_NS)
+    order = np.flatnonzero(lasting)[np.argsort(service.stop[lasting], kind="stable")]
+    stop, start = service.stop[order], service.start[order]
+    if len(order) < 2 or not len(closed_at):
+        return False
+    first = np.searchsorted(stop, closed_at - _INSTANT_NS, "left")
+    last = np.searchsorted(stop, closed_at + _INSTANT_NS, "right")
+    earliest = _range_min(start, first, last)
+    latest = -_range_min(-start, first, last)
+    together = (last - first >= 2) & (latest - earliest > 10 * _INSTANT_NS)
+    usual = len(order) * 2 * _INSTANT_NS / max(int(stop[-1] - start.min()), 1)
+    return float(np.mean(together)) > 0.5 and usual < 0.2
+
+
+def _range_min(values: Ints, first: Ints, last: Ints) -> Ints:
+    padded = np.concatenate([values, np.full(2, 2**62, np.int64)])
+    bounds = np.column_stack([first, np.maximum(last, first + 1)]).reshape(-1)
+    return np.minimum.reduceat(padded, bounds)[::2]

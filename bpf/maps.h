@@ -132,7 +132,7 @@ BPF_HASH(calls, u32, struct call, MAX_THREADS);
 BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
 /* in flight by process. inserts: first SYN_SENT; deletes: last END of the process. */
 BPF_HASH(in_flight, u32, u64, MAX_ATTEMPTS);
-/* inserts: sched_switch of a wanted thread; deletes: thread exit; reads: connect, user space. */
+/* inserts: sched_switch of a wanted thread; deletes: its last sched_switch; reads: connect, user space. */
 BPF_HASH(threads, u32, struct thread, MAX_THREADS);
 /* Least recently used go first: a missing entry only means "not known as a stream". */
 BPF_TABLE("lru_hash", struct fd_key, struct fd_state, fds, MAX_FDS);

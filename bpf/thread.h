@@ -9,6 +9,10 @@
 #pragma once
 #include "common.h"
 
+/* Bits of prev_state in the record of sched_switch (include/linux/sched.h). */
+#define EXIT_DEAD 0x10
+#define EXIT_ZOMBIE 0x20
+
 struct sockaddr_head {
 	u16 family;
 	u16 port_be;
@@ -77,6 +81,11 @@ static __always_inline void thread_off(void *ctx, long prev_state)
 	struct thread *old, t = {.pid = id >> 32, .gate_stack = -1};
 	struct call *c;
 
+	/* Its very last switch: after sched_process_exit a thread may still sleep. */
+	if (prev_state & (EXIT_DEAD | EXIT_ZOMBIE)) {
+		threads.delete(&tid);
+		return;
+	}
 	if (!prev_state || !wanted_task())
 		return;
 	c = calls.lookup(&tid);
@@ -115,7 +124,6 @@ static __always_inline void thread_exit(void *ctx, bool last)
 
 	calls.delete(&tid);
 	socket_calls.delete(&tid);
-	threads.delete(&tid);
 	if (!wanted_task())
 		return;
 	e = new_event(EVENT_EXIT);

@@ -4,6 +4,7 @@ The facts come from features; here they get their price. `porttrace doctor` prin
 the list, and `verdict` turns it into an exit code.
 """
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ def _bpf_call(root: Path) -> Check:
         _NO_TRACING,
         features.permission_hint(root),
         essential=True,
+        permission=refused in (errno.EPERM, errno.EACCES),
     )
 
 

@@ -91,7 +91,7 @@ class LiveTrace:
         events = np.concatenate([part for part in parts if len(part)] or [no_events()])
         ready = self._order.push(events, started_ns)
         if final:
-            ready = np.concatenate([ready, self._order.drain(time.monotonic_ns())])
+            ready = np.concatenate([ready, self._order.drain()])
         stacks = self._new_stacks(ready)
         ready = self._without_false_gates(ready)
         return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)

@@ -11,6 +11,10 @@ import numpy as np
 from porttrace.tracer.event import Events, no_events
 
 
+FOREVER_NS = 1 << 62
+"""A watermark that everything is older than."""
+
+
 class FinishedRounds:
     """Holds events back until nothing older can come."""
 
@@ -30,10 +34,10 @@ class FinishedRounds:
         self._waiting = everything[~final]
         return _sorted(everything[final])
 
-    def drain(self, now_ns: int) -> Events:
-        """Return everything that is left, sorted, at the end of a trace."""
+    def drain(self) -> Events:
+        """Return everything that is left, sorted, at the end of a trace: nothing comes after."""
         rest, self._waiting = self._waiting, no_events()
-        self.watermark_ns = now_ns
+        self.watermark_ns = FOREVER_NS
         return _sorted(rest)
 
 

@@ -1,0 +1,57 @@
+"""Each story can be prepared and run, and its throttle does what the story says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from porttrace.lab import scenarios
+from porttrace.lab.errors import LabError
+from porttrace.lab.hosts import namespaces
+from porttrace.lab.scenarios import SCENARIOS, Settings
+from porttrace.lab.site import read_records, run
+
+QUICK = Settings(dead_time_s=1.0, pages=4, page_interval_s=0.2, pause_s=0.3, threads=3, connects=2)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_every_story_runs_to_its_end(name: str, tmp_path: Path) -> None:
+    with scenarios.prepare(name, QUICK, tmp_path / "truth") as prepared:
+        run(prepared.argv)
+        assert prepared.truth_path is not None
+    rows = read_records((tmp_path / "truth").read_text())
+    assert rows and prepared.argv[3] not in namespaces()
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", ["serialized-logins", "preloaded-logins"])
+def test_only_logins_suffer_under_the_throttle(name: str) -> None:
+    with scenarios.prepare(name, QUICK) as prepared:
+        rows = read_records(run(prepared.argv))
+    pages = [row for row in rows if row["type"] == "page"]
+    assert max(page["login_ms"] for page in pages) > 500
+    assert max(page["database_ms"] + page["http_ms"] for page in pages) < 200
+
+
+@pytest.mark.kernel
+def test_without_a_throttle_no_login_suffers() -> None:
+    with scenarios.prepare("free-logins", QUICK) as prepared:
+        rows = read_records(run(prepared.argv))
+    assert max(row["login_ms"] for row in rows if row["type"] == "page") < 200
+
+
+def test_the_throttle_follows_the_settings() -> None:
+    story = scenarios.find("storm")
+    throttle = scenarios.throttle_of(story, Settings(slots=3, scope="thread"))
+    assert throttle is not None and (throttle.slots, throttle.scope) == (3, "thread")
+    watched = scenarios.throttle_of(scenarios.find("watched-burst"), Settings(slots=3))
+    assert watched is not None and watched.slots == 0
+    assert scenarios.throttle_of(scenarios.find("lock"), Settings()) is None
+
+
+def test_an_unknown_story_names_the_known_ones() -> None:
+    with pytest.raises(LabError) as caught:
+        scenarios.find("moon")
+    assert "two-threads" in caught.value.hint

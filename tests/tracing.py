@@ -1,0 +1,117 @@
+"""Runs porttrace as a user would, and reads what it printed: for tests with a real kernel."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+PORTTRACE = [sys.executable, "-m", "porttrace.cli"]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """One run of porttrace: exit code, the objects it printed, its notes."""
+
+    code: int
+    objects: list[dict[str, Any]]
+    notes: str = field(repr=False)
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        """Return the objects of one type: attempt, pending, finding, report."""
+        return [each for each in self.objects if each["type"] == kind]
+
+    @property
+    def attempts(self) -> list[dict[str, Any]]:
+        return self.of("attempt")
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report, which must be the last line and the only one."""
+        assert self.objects and self.objects[-1]["type"] == "report", self.notes
+        assert len(self.of("report")) == 1
+        return self.objects[-1]
+
+    def findings(self, rule: str) -> list[dict[str, Any]]:
+        """Return the findings of the final report that `rule` made."""
+        return [each for each in self.report["findings"] if each["rule"] == rule]
+
+
+def run(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run porttrace with these arguments and return what it printed."""
+    return subprocess.run(
+        [*PORTTRACE, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def trace(command: Sequence[str], *options: str, timeout_s: float = 60) -> Traced:
+    """Trace a command from its first connect to its end."""
+    return _read(run("--json", *options, "--", *command, timeout_s=timeout_s))
+
+
+def _read(done: "subprocess.CompletedProcess[str]") -> Traced:
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "Traceback" not in done.stderr, done.stderr
+    return Traced(done.returncode, objects, done.stderr)
+
+
+class Running:
+    """porttrace in the background; `finish` ends it and returns what it printed."""
+
+    def __init__(self, *options: str) -> None:
+        self._process = subprocess.Popen(
+            [*PORTTRACE, "--json", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        self.pid = self._process.pid
+        assert self._process.stderr is not None
+        self._first_note = self._process.stderr.readline()  # "Tracing ...": attached
+
+    def finish(self, number: int = signal.SIGINT, timeout_s: float = 20) -> Traced:
+        """Send a signal (0: none), wait for the end, and read the output."""
+        if number:
+            self._process.send_signal(number)
+        out, err = self._process.communicate(timeout=timeout_s)
+        done = subprocess.CompletedProcess([], self._process.returncode, out, self._first_note + err)
+        return _read(done)
+
+    def kill(self) -> None:
+        """End it as the kernel would."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@contextlib.contextmanager
+def running(*options: str) -> Iterator[Running]:
+    """Trace in the background; ends whatever happens."""
+    process = Running(*options)
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process._process.wait()
+        for stream in (process._process.stdout, process._process.stderr):
+            if stream:
+                stream.close()
+
+
+def wait_until(true: Any, timeout_s: float = 10) -> None:
+    """Wait until `true()` holds."""
+    until = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.01)
