@@ -72,7 +72,7 @@ def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Op
     """
     everything = _with(carried, events)
     rows, done_ns, group = _rows(everything)
-    finished = done_ns <= watermark_ns
+    finished = done_ns < watermark_ns
     keep = everything[~finished[group]] if len(everything) else everything
     return _numbered(rows[finished], done_ns[finished], carried.next_id, keep)
 
@@ -112,7 +112,27 @@ def _with(carried: Open, events: Events) -> Events:
     wanted = events[np.isin(events["type"], _KINDS)] if len(events) else events
     calls = (wanted["type"] == EventType.RETURN) & (wanted["start_ns"] == 0)
     mistakes = calls & np.isin(-wanted["error"], _NOT_ATTEMPTS)
-    return np.concatenate([carried.events, wanted[~mistakes]])
+    return _without_orphans(np.concatenate([carried.events, wanted[~mistakes]]))
+
+
+def _without_orphans(events: Events) -> Events:
+    # A later call or question of an attempt whose row is finished, or whose beginning was
+    # lost: alone it would be taken for an attempt of its own.
+    if not _is_sequel(events).any():
+        return events
+    groups, group_of = _grouped(events)
+    own = groups.first(~_is_sequel(groups.events))
+    begun_ns = np.where(own >= 0, groups.value("time_ns", own), _NEVER)
+    early = events["time_ns"].astype(np.int64) < begun_ns[group_of]
+    return events[~(_is_sequel(events) & early)]
+
+
+def _is_sequel(events: Events) -> _Mask:
+    return _is_again(events) | (events["type"] == EventType.ERROR)
+
+
+def _is_again(events: Events) -> _Mask:
+    return (events["type"] == EventType.RETURN) & ((events["flags"] & Flag.AGAIN) != 0)
 
 
 def _numbered(
@@ -154,7 +174,7 @@ def _grouped(events: Events) -> tuple[_Groups, _Index]:
     # A failed call without a socket is an attempt of its own: its call is its start.
     start = np.where(events["start_ns"] == 0, events["time_ns"], events["start_ns"])
     sock = np.where(events["start_ns"] == 0, events["tid"].astype(np.uint64), events["sock"])
-    order = np.lexsort((events["time_ns"], start, sock))
+    order = np.lexsort((events["type"], events["time_ns"], start, sock))
     start, sock = start[order], sock[order]
     new = np.ones(len(events), bool)
     new[1:] = (start[1:] != start[:-1]) | (sock[1:] != sock[:-1])
@@ -171,14 +191,16 @@ def _rows(events: Events) -> tuple[Attempts, _Times, _Index]:
     kind = ev["type"]
     end = groups.last(kind == EventType.END)
     end_ns = groups.value("time_ns", end)
-    in_time = (end_ns[groups.group] == 0) | (
-        ev["time_ns"].astype(np.int64) <= end_ns[groups.group] + GRACE_NS
+    again = _is_again(ev)
+    first_return = groups.first((kind == EventType.RETURN) & ~again)
+    closes_ns = _closes_ns(groups, end_ns, first_return)
+    in_time = ev["time_ns"].astype(np.int64) <= closes_ns[groups.group]
+    last_return = np.maximum(groups.last(again & in_time), first_return)
+    # The number may come from the program's own question instead: the largest counts.
+    errors = (kind == EventType.ERROR) & in_time
+    error = np.where(
+        (named := groups.last(errors & (ev["error"] > 0))) >= 0, named, groups.last(errors)
     )
-    again = (ev["flags"] & Flag.AGAIN) != 0
-    is_return = kind == EventType.RETURN
-    first_return = groups.first(is_return & ~again)
-    last_return = np.maximum(groups.last(is_return & again & in_time), first_return)
-    error = groups.last((kind == EventType.ERROR) & in_time)
 
     rows = _identities(groups, end)
     _set_marks(rows, groups, end_ns, last_return)
@@ -192,14 +214,23 @@ def _rows(events: Events) -> tuple[Attempts, _Times, _Index]:
     return rows, _done_ns(rows, groups, end, first_return), group_of
 
 
+def _closes_ns(groups: _Groups, end_ns: _Times, first_return: _Index) -> _Times:
+    # Later calls and errors count until then: a live trace has let the attempt go by that time.
+    closes = np.where(end_ns > 0, end_ns + GRACE_NS, _NEVER)
+    untracked = _untracked(groups) & (end_ns == 0) & (first_return >= 0)
+    closes = np.where(untracked, groups.value("time_ns", first_return), closes)
+    return np.where(_replaced(groups), np.minimum(closes, _following_ns(groups)), closes)
+
+
 def _identities(groups: _Groups, end: _Index) -> Attempts:
-    # END tells most (ports included), then the last event of the attempt.
+    # END tells most (ports included), then START; a RETURN has no local address.
     ev = groups.events
     rows = np.zeros(groups.count, ATTEMPT)
     if not groups.count:
         return rows
+    begun = groups.first(np.isin(ev["type"], (EventType.START, EventType.SEED)))
     any_event = groups.last(np.ones(len(ev), bool))
-    best = np.where(end >= 0, end, any_event)
+    best = np.where(end >= 0, end, np.where(begun >= 0, begun, any_event))
     for name in ("pid", "tid", "uid", "cgroup", "fd", "comm", "saddr", "daddr", "dport"):
         rows[name] = ev[name][best]
     for name in ("gate_stack", "connect_stack"):
@@ -217,8 +248,10 @@ def _identities(groups: _Groups, end: _Index) -> Attempts:
 
 def _set_marks(rows: Attempts, groups: _Groups, end_ns: _Times, last_return: _Index) -> None:
     ev = groups.events
+    # Those of the first call: a later one found the socket connecting already.
+    own = ~_is_again(ev)
     for name in ("gate_ns", "call_ns", "sleep_ns"):
-        rows[name] = groups.value(name, groups.first(ev[name] != 0))
+        rows[name] = groups.value(name, groups.first((ev[name] != 0) & own))
     rows["syn_ns"] = groups.value("start_ns", groups.first(ev["start_ns"] != 0))
     rows["return_ns"] = groups.value("time_ns", last_return)
     failed_early = (rows["syn_ns"] == 0) & (last_return >= 0)
@@ -270,12 +303,14 @@ def _set_outcome(
     outcome[end >= 0] = Outcome.established
     outcome[closed & (number == 0)] = Outcome.cancelled
     outcome[closed & (number == 0) & inside & (result == 0)] = Outcome.failed
+    outcome[closed & (number == 0) & (error >= 0)] = Outcome.failed  # told, but not which
     outcome[number > 0] = Outcome.failed
     for code, name in _OUTCOME_OF.items():
         outcome[number == code] = name
-    untracked = _untracked(groups)
-    outcome[untracked & (end < 0) & (last_return >= 0) & (result == 0)] = Outcome.established
-    outcome[untracked & (end < 0) & (last_return >= 0) & ~final & (result != 0)] = Outcome.unknown
+    # Untracked, or answered at the gate by somebody else: the answer is all that is known.
+    answered = (_untracked(groups) | early) & (end < 0) & (last_return >= 0)
+    outcome[answered & (result == 0)] = Outcome.established
+    outcome[answered & ~final & (result != 0)] = Outcome.unknown
     outcome[_replaced(groups) & (end < 0)] = Outcome.unknown
     rows["outcome"], rows["errno"] = outcome, number
     rows["complete"] = ~np.isin(outcome, (Outcome.unknown,))
@@ -308,9 +343,10 @@ def _done_ns(rows: Attempts, groups: _Groups, end: _Index, first_return: _Index)
     done[early] = returned_ns[early]
     untracked = _untracked(groups) & (end < 0) & (first_return >= 0)
     done[untracked] = returned_ns[untracked]
-    replaced = _replaced(groups)
-    if replaced.any():
-        heads = groups.first(np.ones(len(groups.events), bool))
-        following = np.roll(groups.events["start_ns"][heads].astype(np.int64), -1)
-        done[replaced] = np.minimum(done, following + GRACE_NS)[replaced]
-    return done
+    return np.where(_replaced(groups), np.minimum(done, _following_ns(groups)), done)
+
+
+def _following_ns(groups: _Groups) -> _Times:
+    # When the attempt that comes next in the order of groups was first heard of.
+    heads = groups.first(np.ones(len(groups.events), bool))
+    return np.roll(groups.value("time_ns", heads), -1)

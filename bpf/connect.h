@@ -4,12 +4,16 @@
 #include "thread.h"
 
 #define SOCK_STREAM 1
+#define SOL_SOCKET 1
+#define SO_ERROR 4
 #define SOCK_TYPE_MASK 0xf
 #define EINTR 4
 #define EALREADY 114
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
 #define ERESTART_RESTARTBLOCK 516
+/* Kept in struct call only: its attempt turned out not to pass the filter on local ports. */
+#define CALL_UNWANTED 0x100
 /* A sleep counts as ended "just before" the call within this time. */
 #define JUST_BEFORE_NS 1000000ULL
 
@@ -41,6 +45,52 @@ static __always_inline void socket_exit(long fd)
 	else if (fd >= 0)
 		fds.delete(&key);
 	socket_calls.delete(&tid);
+}
+
+/*
+ * A program on another CPU may take the error (getsockopt clears sk_err) before
+ * inet_sk_error_report, which wakes it first, can say which it was: sk_error_report
+ * in net/core/sock.c. So what the program is told counts too.
+ */
+static __always_inline void getsockopt_enter(int fd, int level, int name, const void *optval)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id;
+	struct fd_key key = {.pid = id >> 32, .fd = fd};
+	struct asked_error asked = {.optval = (u64)optval};
+	struct fd_state *state;
+
+	if (level != SOL_SOCKET || name != SO_ERROR)
+		return;
+	state = fds.lookup(&key);
+	if (!state || !state->sock)
+		return;
+	asked.sock = state->sock;
+	asked.start_ns = state->start_ns;
+	asked_errors.update(&tid, &asked);
+}
+
+static __always_inline void getsockopt_exit(void *ctx, long ret)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct asked_error *asked = asked_errors.lookup(&tid);
+	struct event *e;
+	s32 error = 0;
+
+	if (!asked)
+		return;
+	if (!ret && !bpf_probe_read_user(&error, sizeof(error), (void *)asked->optval) &&
+	    error > 0) {
+		e = new_event(EVENT_ERROR);
+		if (e) {
+			set_caller(e);
+			e->sock = asked->sock;
+			e->start_ns = asked->start_ns;
+			e->error = error;
+			emit(ctx, e);
+		}
+	}
+	asked_errors.delete(&tid);
 }
 
 /* Moves what the thread did before the call into the call. */
@@ -153,6 +203,27 @@ static __always_inline void answered_at_gate(void *ctx, u32 tid, long ret)
 	t->gate_ns = 0;
 }
 
+/*
+ * Whether an attempt passes the filter on local ports shows only later: until then
+ * what its call returned waits in the attempt.
+ */
+static __always_inline bool withheld(struct call *c, long ret)
+{
+#ifdef FILTER_LPORT
+	struct attempt *a = attempts.lookup(&c->sock);
+
+	if (!c->sock || (c->flags & CALL_UNWANTED))
+		return true;
+	if (!a || !a->silent || a->start_ns != c->start_ns)
+		return false;
+	a->returned_ns = bpf_ktime_get_ns();
+	a->result = ret;
+	return true;
+#else
+	return false;
+#endif
+}
+
 static __always_inline void connect_exit(void *ctx, long ret)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -167,13 +238,15 @@ static __always_inline void connect_exit(void *ctx, long ret)
 	/* no attempt, and none failed: a datagram socket, or a result asked again */
 	if (!c->sock && (ret == 0 || still_connecting(ret) || !(c->flags & FLAG_STREAM)))
 		goto out;
+	remember_fd(c, id >> 32, ret);
+	if (withheld(c, ret))
+		goto out;
 	e = new_event(EVENT_RETURN);
 	if (!e)
 		goto out;
 	set_caller(e);
 	fill_return(e, c);
 	e->error = ret;
-	remember_fd(c, id >> 32, ret);
 	emit(ctx, e);
 out:
 	calls.delete(&tid);

@@ -18,7 +18,7 @@ enum event_type {
 	EVENT_END = 2,		/* the socket left SYN_SENT */
 	EVENT_RETURN = 3,	/* connect(2) returned */
 	EVENT_RETRANSMIT = 4,	/* the SYN was sent again */
-	EVENT_ERROR = 5,	/* the socket was told an error, after its END */
+	EVENT_ERROR = 5,	/* the socket was told an error; 0 when the program had taken it already */
 	EVENT_EXEC = 6,		/* the process runs another program now */
 	EVENT_EXIT = 7,		/* a thread ended; the last one ends the process */
 	EVENT_FORK = 8,		/* a followed process made another; parent is in peer_pid */

@@ -31,6 +31,7 @@ struct call {
 /* A socket in SYN_SENT, and who owns it: END and RETRANSMIT run as strangers. */
 struct attempt {
 	u64 start_ns;
+	u64 returned_ns; /* of a withheld RETURN, 0 for none */
 	u64 call_ns;
 	u64 gate_ns;
 	u64 sleep_ns;
@@ -41,9 +42,11 @@ struct attempt {
 	s32 fd;
 	s32 gate_stack;
 	s32 connect_stack;
+	s32 result; /* of a withheld RETURN */
+	s32 error;  /* ECONNREFUSED once a RST came in */
 	u16 family;
 	u16 dport;
-	u16 silent;	/* START was withheld until the local port is known */
+	u16 silent; /* START is withheld until the local port is known */
 	u16 flags;
 	u8 saddr[ADDR_LEN];
 	u8 daddr[ADDR_LEN];
@@ -70,6 +73,13 @@ struct fd_key {
 
 /* A stream socket by descriptor; sock != 0 while an attempt outlives its call. */
 struct fd_state {
+	u64 sock;
+	u64 start_ns;
+};
+
+/* getsockopt(SO_ERROR) in progress: the program takes the error before we can see it. */
+struct asked_error {
+	u64 optval;
 	u64 sock;
 	u64 start_ns;
 };
@@ -110,14 +120,14 @@ struct comm_key {
 };
 
 enum counter {
-	COUNT_EVENTS = 0,		/* events handed to the perf buffer, lost ones included */
-	COUNT_ATTEMPTS_FULL = 1,	/* attempts that found the attempts map full */
-	COUNT_CALLS_FULL = 2,		/* connect(2) calls that found the calls map full */
-	COUNT_THREADS_FULL = 3,		/* sleeps of threads that found the threads map full */
-	COUNT_TARGETS_FULL = 4,		/* children that could not be followed */
-	COUNT_STACKS_LOST = 5,		/* stacks that could not be stored */
-	COUNT_ATTEMPTS_NOW = 6,		/* entries of the attempts map at this moment */
-	COUNT_ATTEMPTS_PEAK = 7,	/* the most there ever were */
+	COUNT_EVENTS = 0,        /* events handed to the perf buffer, lost ones included */
+	COUNT_ATTEMPTS_FULL = 1, /* attempts that found the attempts map full */
+	COUNT_CALLS_FULL = 2,    /* connect(2) calls that found the calls map full */
+	COUNT_THREADS_FULL = 3,  /* sleeps of threads that found the threads map full */
+	COUNT_TARGETS_FULL = 4,  /* children that could not be followed */
+	COUNT_STACKS_LOST = 5,   /* stacks that could not be stored */
+	COUNT_ATTEMPTS_NOW = 6,  /* entries of the attempts map at this moment */
+	COUNT_ATTEMPTS_PEAK = 7, /* the most there ever were */
 	COUNTERS = 8,
 };
 
@@ -138,6 +148,8 @@ BPF_HASH(threads, u32, struct thread, MAX_THREADS);
 BPF_TABLE("lru_hash", struct fd_key, struct fd_state, fds, MAX_FDS);
 /* inserts: sys_enter_socket; deletes: sys_exit_socket, thread exit. */
 BPF_HASH(socket_calls, u32, u32, MAX_THREADS);
+/* inserts: sys_enter_getsockopt of SO_ERROR; deletes: its exit, thread exit; one a thread. */
+BPF_HASH(asked_errors, u32, struct asked_error, MAX_THREADS);
 /* inserts: user space at start; deletes: END of the seeded socket. */
 BPF_HASH(seeds, struct tuple, struct seed, 4096);
 BPF_PERCPU_ARRAY(halves, struct half, 2);

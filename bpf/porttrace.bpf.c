@@ -21,10 +21,10 @@
 #include "state.h"
 #include "process.h"
 
-#define ENDS_OF(args)                                                    \
-	struct ends ends = {.sport = (args)->sport, .dport = (args)->dport, \
-			    .family = (args)->family};                         \
-	__builtin_memcpy(ends.saddr, (args)->saddr_v6, ADDR_LEN);           \
+#define ENDS_OF(args)                                                                      \
+	struct ends ends = {                                                               \
+		.sport = (args)->sport, .dport = (args)->dport, .family = (args)->family}; \
+	__builtin_memcpy(ends.saddr, (args)->saddr_v6, ADDR_LEN);                          \
 	__builtin_memcpy(ends.daddr, (args)->daddr_v6, ADDR_LEN)
 
 int on_socket_enter(struct tracepoint__syscalls__sys_enter_socket *args)
@@ -48,6 +48,24 @@ int on_connect_enter(struct tracepoint__syscalls__sys_enter_connect *args)
 int on_connect_exit(struct tracepoint__syscalls__sys_exit_connect *args)
 {
 	connect_exit(args, args->ret);
+	return 0;
+}
+
+int on_getsockopt_enter(struct tracepoint__syscalls__sys_enter_getsockopt *args)
+{
+	getsockopt_enter(args->fd, args->level, args->optname, (const void *)args->optval);
+	return 0;
+}
+
+int on_getsockopt_exit(struct tracepoint__syscalls__sys_exit_getsockopt *args)
+{
+	getsockopt_exit(args, args->ret);
+	return 0;
+}
+
+int on_receive_reset(struct tracepoint__tcp__tcp_receive_reset *args)
+{
+	receive_reset((u64)args->skaddr);
 	return 0;
 }
 

@@ -10,6 +10,7 @@
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
 #define IPPROTO_TCP 6
+#define ECONNREFUSED 111
 
 enum { HALF_END = 0, HALF_ERROR = 1 };
 
@@ -57,12 +58,41 @@ static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 s
 	__builtin_memcpy(e->comm, a->comm, COMM_LEN);
 }
 
+/* Withheld events, sent now that the local port turned out to be wanted. */
+static __always_inline void emit_withheld(void *ctx, struct attempt *a, u64 sock)
+{
+	struct event *e = new_event(EVENT_START);
+
+	if (!e)
+		return;
+	fill_owner(e, a, sock);
+	e->time_ns = a->start_ns;
+	e->flags = a->flags;
+	emit(ctx, e);
+	if (!a->returned_ns)
+		return;
+	e->type = EVENT_RETURN;
+	e->time_ns = a->returned_ns;
+	e->error = a->result;
+	emit(ctx, e);
+}
+
+/* Tells the call in progress, if there is one, that nobody wants its attempt. */
+static __always_inline void forget_call(struct attempt *a, u64 sock)
+{
+	u32 tid = a->tid;
+	struct call *c = calls.lookup(&tid);
+
+	if (c && c->sock == sock)
+		c->flags |= CALL_UNWANTED;
+}
+
 /* What the tracepoints of a socket say of its two ends. */
 struct ends {
 	u16 family;
 	u16 sport;
 	u16 dport;
-	u16 pad;	/* keeps the addresses aligned */
+	u16 pad; /* keeps the addresses aligned */
 	u8 saddr[ADDR_LEN];
 	u8 daddr[ADDR_LEN];
 };
@@ -109,8 +139,10 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 		join_call(&a, c, sock);
 	/* the port is chosen after this point (inet_hash_connect), unless bound */
 	a.silent = !wanted_local(ends->sport);
-	if (a.silent && ends->sport)
+	if (a.silent && ends->sport) {
+		forget_call(&a, sock);
 		return;
+	}
 	if (attempts.update(&sock, &a)) {
 		count(COUNT_ATTEMPTS_FULL, 1);
 		a.flags |= FLAG_UNTRACKED;
@@ -123,19 +155,6 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 	fill_owner(e, &a, sock);
 	e->sport = ends->sport;
 	e->flags = a.flags;
-	emit(ctx, e);
-}
-
-/* A withheld START, sent now that the local port turned out to be wanted. */
-static __always_inline void emit_late_start(void *ctx, struct attempt *a, u64 sock)
-{
-	struct event *e = new_event(EVENT_START);
-
-	if (!e)
-		return;
-	fill_owner(e, a, sock);
-	e->time_ns = a->start_ns;
-	e->flags = a->flags;
 	emit(ctx, e);
 }
 
@@ -161,6 +180,15 @@ static __always_inline bool in_connect_on(u64 sock)
 	struct call *c = calls.lookup(&tid);
 
 	return c && c->sock == sock;
+}
+
+/* tcp_reset tells a socket in SYN_SENT ECONNREFUSED (net/ipv4/tcp_input.c). */
+static __always_inline void receive_reset(u64 sock)
+{
+	struct attempt *a = attempts.lookup(&sock);
+
+	if (a)
+		a->error = ECONNREFUSED;
 }
 
 /* Fills an attempt for a socket that was in SYN_SENT before tracing began. */
@@ -229,9 +257,11 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 	}
 	if (copy.silent) {
 		change_in_flight(copy.pid, -1);
-		if (!wanted_local(ends->sport))
+		if (!wanted_local(ends->sport)) {
+			forget_call(&copy, sock);
 			return;
-		emit_late_start(ctx, &copy, sock);
+		}
+		emit_withheld(ctx, &copy, sock);
 	}
 	e = new_event(EVENT_END);
 	if (!e)
@@ -244,6 +274,7 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 	e->flags = in_connect_on(sock) ? FLAG_IN_CONNECT : 0;
 	if (key && !copy.silent)
 		e->in_flight = change_in_flight(copy.pid, -1);
+	e->error = copy.error;
 	if (state == TCP_CLOSE)
 		keep_end(e, &copy, ends);
 	emit(ctx, e);
@@ -260,6 +291,8 @@ static __always_inline void error_report(void *ctx, struct ends *ends, int error
 		return;
 	fill_tuple(&t, ends, ends->dport);
 	if (h->time_ns && same_tuple(&t, &h->tuple)) {
+		if (h->owner.error) /* END has said it already */
+			return;
 		e = new_event(EVENT_ERROR);
 		if (!e)
 			return;
@@ -284,8 +317,12 @@ static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 		return;
 	if (a)
 		copy = *a;
-	if (copy.silent)
-		return;
+	if (a && a->silent) {
+		if (!wanted_local(ends->sport))
+			return;
+		a->silent = 0;
+		emit_withheld(ctx, &copy, sock);
+	}
 	e = new_event(EVENT_RETRANSMIT);
 	if (!e)
 		return;

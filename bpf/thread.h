@@ -97,7 +97,7 @@ static __always_inline void thread_off(void *ctx, long prev_state)
 	t.off_ns = bpf_ktime_get_ns();
 	if (!c && at_connect_entry(&t)) {
 		t.gate_ns = t.off_ns;
-		if (old && old->gate_ns) {	/* still the same hold: a spurious wake-up */
+		if (old && old->gate_ns) { /* still the same hold: a spurious wake-up */
 			t.gate_ns = old->gate_ns;
 			t.gate_stack = old->gate_stack;
 		} else {
@@ -124,6 +124,7 @@ static __always_inline void thread_exit(void *ctx, bool last)
 
 	calls.delete(&tid);
 	socket_calls.delete(&tid);
+	asked_errors.delete(&tid);
 	if (!wanted_task())
 		return;
 	e = new_event(EVENT_EXIT);

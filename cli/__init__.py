@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take_debug(arguments)
     try:
-        result = porttrace.main(arguments, prog_name="porttrace", standalone_mode=False)
+        # Not porttrace.main(): click would turn a closed pipe into exit code 1.
+        with porttrace.make_context("porttrace", arguments) as context:
+            result = porttrace.invoke(context)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
@@ -75,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if debug:
+            click.echo(getattr(error, "detail", ""), err=True)
             raise
         return _complain(error)
 

@@ -4,6 +4,7 @@
 defines nothing. Layout: elf(5), Elf64_Ehdr, Elf64_Shdr, Elf64_Sym.
 """
 
+import stat
 import struct
 from pathlib import Path
 
@@ -16,11 +17,13 @@ _SIZE_LIMIT = 64 << 20
 def defines(library: Path, symbol: str) -> bool:
     """Return whether `library` exports a definition of `symbol` (not just a use of it)."""
     try:
-        if library.stat().st_size > _SIZE_LIMIT:
+        info = library.stat()
+        # Opening a pipe that somebody put there would wait for its writer.
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _SIZE_LIMIT:
             return False
         data = library.read_bytes()
         return _search(data, symbol.encode())
-    except (OSError, struct.error, IndexError):
+    except (OSError, struct.error, IndexError, OverflowError, ValueError):
         return False
 
 
@@ -31,11 +34,15 @@ def _search(data: bytes, symbol: bytes) -> bool:
     size, count = struct.unpack_from("<HH", data, 58)
     sections = [_SECTION.unpack_from(data, table + i * size) for i in range(count)]
     for section in sections:
-        if section[1] == _SHT_DYNSYM:
-            names = sections[section[6]][4]
-            start, length = section[4], section[5]
-            for offset in range(start, start + length, _SYMBOL.size):
-                name, _, _, index, _, _ = _SYMBOL.unpack_from(data, offset)
-                if index and data[names + name : names + name + len(symbol) + 1] == symbol + b"\0":
-                    return True
+        if section[1] == _SHT_DYNSYM:  # there is one at most
+            return _in_table(data, section, sections[section[6]][4], symbol + b"\0")
+    return False
+
+
+def _in_table(data: bytes, section: tuple[int, ...], names: int, symbol: bytes) -> bool:
+    start, length = section[4], section[5]
+    for offset in range(start, start + length, _SYMBOL.size):
+        name, _, _, index, _, _ = _SYMBOL.unpack_from(data, offset)
+        if index and data[names + name : names + name + len(symbol)] == symbol:
+            return True
     return False

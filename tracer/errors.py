@@ -10,14 +10,18 @@ The library raises; only the command line prints and exits.
 
 
 class PorttraceError(Exception):
-    """Say what failed, where and why; `hint` says what to do next."""
+    """Say what failed, where and why; `hint` says what to do next.
+
+    `detail` is what another program said of it at length, shown with --debug only.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", detail: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.detail = detail
 
 
 class NotPermittedError(PorttraceError):

@@ -19,8 +19,8 @@ Events = npt.NDArray[np.void]
 
 _SCALARS = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "s32": "<i4"}
 _FIELD = re.compile(r"^\t(\w+) (\w+)(?:\[(\w+)\])?;\t*/\* (.+) \*/$")
-_CONSTANT = re.compile(r"^\t(\w+) = (\d+),\t*/\*.*\*/$")
-_DEFINE = re.compile(r"^#define (\w+) (\d+)$", re.M)
+_CONSTANT = re.compile(r"^\t(\w+) = ([0-9]{1,9}),\t*/\*.*\*/$")
+_DEFINE = re.compile(r"^#define (\w+) ([0-9]{1,9})$", re.M)
 
 
 def _block(text: str, opening: str) -> list[str]:
@@ -43,21 +43,35 @@ def parse_struct(text: str) -> np.dtype[np.void]:
         if match is None:
             raise PorttraceError(f"{EVENT_H}: not a field with a comment: {line.strip()!r}")
         ctype, name, length = match[1], match[2], match[3]
-        fields.append((name, _field_format(ctype, sizes.get(length, length) if length else None)))
-    return np.dtype(fields, align=True)
+        count = sizes.get(length, length) if length else None
+        fields.append((name, _field_format(ctype, count, line)))
+    try:
+        return np.dtype(fields, align=True)
+    except ValueError as error:
+        raise PorttraceError(f"{EVENT_H}: struct event: {error}") from None
 
 
-def _field_format(ctype: str, length: int | str | None) -> Any:
-    if length is None:
+def _field_format(ctype: str, length: int | str | None, line: str) -> str:
+    if length is None and ctype in _SCALARS:
         return _SCALARS[ctype]
     # Names are bytes up to the first NUL; addresses are raw bytes, NULs included.
-    return f"S{length}" if ctype == "char" else f"V{length}"
+    if ctype in ("char", "u8") and re.fullmatch(r"[1-9][0-9]{0,3}", str(length), re.A):
+        return f"S{length}" if ctype == "char" else f"V{length}"
+    raise PorttraceError(f"{EVENT_H}: no type that a record can have: {line.strip()!r}")
 
 
 def parse_enum(text: str, name: str) -> dict[str, int]:
-    """Turn `enum name` of event.h into a mapping, without the common prefix."""
-    lines = (_CONSTANT.match(line) for line in _block(text, f"enum {name}"))
-    return {m[1].partition("_")[2]: int(m[2]) for m in lines if m}
+    """Turn `enum name` of event.h into a mapping, without the common prefix.
+
+    Raises PorttraceError naming the line that is not "NAME = number, /* comment */".
+    """
+    members = {}
+    for line in _block(text, f"enum {name}"):
+        match = _CONSTANT.match(line)
+        if match is None:
+            raise PorttraceError(f"{EVENT_H}: not a constant with a comment: {line.strip()!r}")
+        members[match[1].partition("_")[2]] = int(match[2])
+    return members
 
 
 _TEXT = EVENT_H.read_text()

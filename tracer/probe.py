@@ -30,6 +30,9 @@ _HOOKS = (
     ("syscalls:sys_enter_connect", "on_connect_enter", ""),
     ("syscalls:sys_exit_connect", "on_connect_exit", ""),
     ("sock:inet_sock_set_state", "on_set_state", ""),
+    ("syscalls:sys_enter_getsockopt", "on_getsockopt_enter", "some errors have no number"),
+    ("syscalls:sys_exit_getsockopt", "on_getsockopt_exit", "some errors have no number"),
+    ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
     ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),
     ("sock:inet_sk_error_report", "on_error_report", "errors of non-blocking connects have no errno"),
     ("sched:sched_switch", "on_switch", "holds before the kernel's connect are not seen"),
@@ -201,7 +204,7 @@ class Probe:
                 "give the path of a cgroup v2 directory, e.g. /sys/fs/cgroup/system.slice/x.service",
             ) from None
         try:
-            self._bpf["wanted_cgroups"][ctypes.c_int(index)] = ctypes.c_int(fd)
+            self._bpf["wanted_cgroups"][ctypes.c_int(index)] = fd
         except Exception:
             raise PorttraceError(
                 f"{path} is not a directory of the cgroup v2 tree",
@@ -237,6 +240,7 @@ def _load(options: TraceOptions, available: tuple[str, ...]) -> tuple[Any, list[
     raise UnsupportedError(
         "the kernel program could not be loaded: " + _telling(messages),
         "run 'porttrace doctor'; --debug shows the whole message",
+        messages,
     )
 
 

@@ -13,7 +13,8 @@ from porttrace.tracer.elf import defines
 from porttrace.tracer.facts import Process
 
 # Docker, containerd, CRI-O, podman and Kubernetes name a cgroup after the container's id.
-_CONTAINER = re.compile(r"(?:^|[/-])([0-9a-f]{64})(?:\.scope)?(?:/|$)")
+# conmon stands outside of the container that it watches.
+_CONTAINER = re.compile(r"(?:^|[/:-])(?<!conmon-)([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 _CMDLINE_LIMIT = 4096
 
 
@@ -68,7 +69,8 @@ def preloaded(base: Path) -> tuple[str, ...]:
     wanted = {name for text in names for name in re.split(r"[\s:]+", text) if name}
     if not wanted:
         return ()
-    maps = {line.split(maxsplit=5)[5] for line in _text(base / "maps").splitlines() if "/" in line}
+    lines = [line.split(maxsplit=5) for line in _lines(base / "maps")]
+    maps = {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
     mapped = sorted(path for path in maps if _asked_for(path, wanted))
     return tuple(path for path in mapped if defines(base / "root" / path.lstrip("/"), "connect"))
 
@@ -86,6 +88,11 @@ def _text(path: Path) -> str:
         return ""
 
 
+def _lines(path: Path) -> list[str]:
+    # Not splitlines(): the kernel escapes newlines in names, but no other separator.
+    return _text(path).split("\n")
+
+
 def _link(path: Path) -> str:
     with contextlib.suppress(OSError):
         return os.readlink(path)
@@ -99,13 +106,13 @@ def _inode(path: Path) -> int:
 
 
 def _status(base: Path) -> dict[str, str]:
-    pairs = (line.split(":", 1) for line in _text(base / "status").splitlines() if ":" in line)
+    pairs = (line.split(":", 1) for line in _lines(base / "status") if ":" in line)
     return {key: value.strip() for key, value in pairs}
 
 
 def _cgroup(base: Path) -> str:
     # The v2 line ("0::/path"); on a hybrid host without one, the longest path of v1.
-    paths = [line.split(":", 2) for line in _text(base / "cgroup").splitlines()]
+    paths = [line.split(":", 2) for line in _lines(base / "cgroup")]
     unified = [parts[2] for parts in paths if len(parts) == 3 and parts[0] == "0"]
     others = [parts[2] for parts in paths if len(parts) == 3]
     return unified[0] if unified and unified[0] != "/" else max(others, key=len, default="")

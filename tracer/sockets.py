@@ -7,8 +7,8 @@ import contextlib
 import ctypes
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, TypeVar
@@ -47,10 +47,11 @@ def connecting(netns_of: int = 0) -> tuple[Connecting, ...]:
 
 def _dump() -> Iterator[Connecting]:
     from pyroute2 import DiagSocket
+    from pyroute2.netlink.exceptions import NetlinkError
 
     for family in (socket.AF_INET, socket.AF_INET6):
         # Without IPv6 in the kernel the second dump fails: there is nothing to report then.
-        with contextlib.suppress(OSError), DiagSocket() as diag:
+        with contextlib.suppress(OSError, NetlinkError), DiagSocket() as diag:
             diag.bind()
             for message in diag.get_sock_stats(family=family, states=1 << _SYN_SENT):
                 yield _row(message)
@@ -96,25 +97,19 @@ def inside_netns(pid: int, work: Callable[[], _T]) -> _T:
 
     setns(2) changes the calling thread only, so nothing else of us moves.
     """
-    box: list[Any] = []
 
-    def enter() -> None:
+    def enter() -> _T:
+        with open(f"/proc/{pid}/ns/net", "rb") as handle:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(handle.fileno(), _CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return work()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
         try:
-            with open(f"/proc/{pid}/ns/net", "rb") as handle:
-                libc = ctypes.CDLL(None, use_errno=True)
-                if libc.setns(handle.fileno(), _CLONE_NEWNET):
-                    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-            box.append(work())
+            return thread.submit(enter).result()
         except OSError as error:
-            box.append(error)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    if isinstance(box[0], OSError):
-        raise PorttraceError(
-            f"cannot enter the network namespace of process {pid}: {box[0].strerror}",
-            "is the process still there? 'porttrace doctor' shows what may be missing",
-        )
-    result: _T = box[0]
-    return result
+            raise PorttraceError(
+                f"cannot enter the network namespace of process {pid}: {error.strerror}",
+                "is the process still there? 'porttrace doctor' shows what may be missing",
+            ) from None

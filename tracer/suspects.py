@@ -22,7 +22,7 @@ def suspects(process: Process) -> tuple[Suspect, ...]:
 
 def _status(pid: int) -> dict[str, str]:
     with contextlib.suppress(OSError):
-        lines = (_PROC / str(pid) / "status").read_text(errors="replace").splitlines()
+        lines = (_PROC / str(pid) / "status").read_text(errors="replace").split("\n")
         return {k: v.strip() for k, v in (line.split(":", 1) for line in lines if ":" in line)}
     return {}
 
@@ -64,15 +64,20 @@ def _ancestors(pid: int) -> set[int]:
 
 def notify_holders() -> set[int]:
     """Return the processes that hold a seccomp notification descriptor."""
-    found = set()
-    for name in os.listdir(_PROC):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                for entry in os.scandir(_PROC / name / "fd"):
-                    if os.readlink(entry.path).startswith("anon_inode:seccomp notify"):
-                        found.add(int(name))
-                        break
-    return found
+    return {int(name) for name in os.listdir(_PROC) if name.isdigit() and _holds_notify(name)}
+
+
+def _holds_notify(pid: str) -> bool:
+    with contextlib.suppress(OSError), os.scandir(_PROC / pid / "fd") as entries:
+        return any(_link(entry.path).startswith("anon_inode:seccomp notify") for entry in entries)
+    return False
+
+
+def _link(path: str) -> str:
+    # A descriptor may be closed meanwhile; the others still count.
+    with contextlib.suppress(OSError):
+        return os.readlink(path)
+    return ""
 
 
 def _ptrace(process: Process) -> Iterator[Suspect]:
