@@ -35,7 +35,7 @@ def held_rows(held: Iterable[Held]) -> Attempts:
     entries = list(held)
     rows = np.zeros(len(entries), ATTEMPT)
     for row, each in zip(rows, entries, strict=True):
-        row["pid"], row["tid"], row["comm"] = each.pid, each.tid, each.comm.encode()
+        row["pid"], row["tid"], row["comm"] = each.pid, each.tid, each.comm.encode(errors="surrogateescape")
         row[f"{'gate' if each.place == 'gate' else 'call'}_ns"] = each.since_ns
         row["daddr"], row["dport"] = each.daddr, each.dport
         row["family"] = _AF_INET if each.daddr[:12] == _MAPPED else _AF_INET6

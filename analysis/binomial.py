@@ -15,7 +15,8 @@ def upper_tail(chances: npt.NDArray[np.float64], successes: int) -> float:
     answer is tiny. Trials that cannot fail carry no information and cost nothing.
     """
     sure = int(np.count_nonzero(chances >= 1.0))
-    chances, successes = chances[chances < 1.0], successes - sure
+    # Sorted, so that the order of the trials does not even change the last digit.
+    chances, successes = np.sort(chances[chances < 1.0]), successes - sure
     if successes <= 0:
         return 1.0
     if successes > len(chances):
@@ -35,7 +36,7 @@ def _exact(chances: npt.NDArray[np.float64], successes: int) -> float:
     return min(1.0, float(mass[successes:].sum()))
 
 
-# min over t of E[exp(tX)] exp(-tk) by bisection of its convex logarithm's slope; every t is a bound.
+# min over t of E[exp(tX)] exp(-tk), by bisection of its convex logarithm's slope. Every t bounds.
 def _chernoff(chances: npt.NDArray[np.float64], successes: int) -> float:
     if successes <= chances.sum():
         return 1.0

@@ -157,9 +157,7 @@ class _Handoffs:
 # line (held, and the release before it done). Not since its own hold began: a backlog that drains
 # in one burst, for whatever reason, follows its own ends closely, and must not count as so many
 # coincidences. Windows count beyond the release, as the one that was hit is cut off by it.
-def _handoffs(
-    queue: Queue, held: Bools, ends: Ints, just_ended: Ints, epsilon: int
-) -> _Handoffs:
+def _handoffs(queue: Queue, held: Bools, ends: Ints, just_ended: Ints, epsilon: int) -> _Handoffs:
     start, release = queue.hold.start, queue.hold.stop
     freed = held & queue.hold.closed
     testable = freed & (queue.hold.lengths() > epsilon)
@@ -220,7 +218,8 @@ def _is_paced(heads: Ints, lags: Ints) -> bool:
     if len(lags) < _TELLING:
         return False
     close = float(np.median(lags)) < _CLOSE * float(np.mean(heads))
-    return not close and _spread(lags) >= 0.5 * _spread(heads)
+    # In a queue the pace varies as services and lags do together, so never less than the lags.
+    return _spread(lags) >= (2.0 if close else 0.5) * _spread(heads)
 
 
 # The mean deviation, since few long waits behind a dead port weigh more than many short ones.

@@ -84,7 +84,9 @@ def trace_live(
 ) -> int:
     """Trace until something ends it; return the exit code (that of COMMAND when it ended)."""
     with _stop_flag() as stopped, LiveTrace(options, features.compile_flags()) as live_trace:
-        printer: Printer = JsonPrinter() if as_json else TextPrinter(live_trace.start_ns, timestamps)
+        printer: Printer = (
+            JsonPrinter() if as_json else TextPrinter(live_trace.start_ns, timestamps)
+        )
         session = Session(live_trace)
         printer.begin(_beginning(options, child))
         if child:

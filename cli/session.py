@@ -103,7 +103,9 @@ class Session:
 
     def _notes(self) -> list[str]:
         counters, options = self._live.counters(), self._live.options
-        notes = [f"Not available on this host: {cost}." for cost in sorted(set(self._live.probe.missing))]
+        notes = [
+            f"Not available on this host: {cost}." for cost in sorted(set(self._live.probe.missing))
+        ]
         if not options.targeted:
             notes.append(
                 "The whole host was traced: holds before the kernel's connect (places user and "

@@ -53,6 +53,7 @@ class LiveTrace:
         self._made = no_events()
         self._known: dict[int, Process] = {}
         self._first: dict[int, Process] = {}  # known before the first round
+        self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
 
     def __enter__(self) -> "LiveTrace":
@@ -105,22 +106,34 @@ class LiveTrace:
         return events
 
     def _new_processes(self, events: Events) -> dict[int, Process]:
-        # At once, not when final: a short process is gone by then.
-        for pid in events["pid"][events["type"] == EventType.EXEC]:
-            self._known.pop(int(pid), None)
+        # At once, not when final: a short process is gone by then. Again at the first
+        # attempt: since its exec a program has named itself and loaded its libraries.
+        for pid in _pids(events, EventType.EXEC):
+            self._known.pop(pid, None)
+            self._settled.discard(pid)
+        attempting = set(_pids(events, EventType.START, EventType.RETURN)) - self._settled
+        self._settled |= attempting
         new, self._first = self._first, {}
-        for pid in np.unique(events["pid"][events["type"] != EventType.LOSS]):
-            if int(pid) not in self._known and len(self._known) < _MAX_PROCESSES:
-                new[int(pid)] = self._known[int(pid)] = processes.read_process(int(pid))
-        for pid in events["pid"][events["type"] == EventType.EXIT]:
-            if not processes.exists(int(pid)):
-                self._known.pop(int(pid), None)
-                self.probe.drop_target(int(pid))
+        for pid in _pids(events):
+            if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
+                new[pid] = self._known[pid] = self._read(pid)
+        for pid in _pids(events, EventType.EXIT):
+            if not processes.exists(pid):
+                self._known.pop(pid, None)
+                self._settled.discard(pid)
+                self.probe.drop_target(pid)
         return new
+
+    def _read(self, pid: int) -> Process:
+        # Gone already: what was read of it before is better than nothing.
+        process = processes.read_process(pid)
+        return process if process.comm else self._known.get(pid, process)
 
     def _new_stacks(self, events: Events) -> dict[int, tuple[str, ...]]:
         ids = np.union1d(events["gate_stack"], events["connect_stack"])
-        new = {int(i): self.probe.stack(int(i)) for i in ids if i >= 0 and int(i) not in self._stacks}
+        new = {
+            int(i): self.probe.stack(int(i)) for i in ids if i >= 0 and int(i) not in self._stacks
+        }
         self._stacks.update(new)
         return new
 
@@ -224,6 +237,12 @@ def _first_line(path: Path) -> str:
     with contextlib.suppress(OSError):
         return path.read_text(errors="surrogateescape").split("\n")[0]
     return ""
+
+
+def _pids(events: Events, *types: int) -> list[int]:
+    kinds = types or tuple(kind for kind in EventType if kind != EventType.LOSS)
+    pids: list[int] = np.unique(events["pid"][np.isin(events["type"], kinds)]).tolist()
+    return pids
 
 
 def _netns(pid: int) -> int:

@@ -25,8 +25,16 @@ _HOOKS = (
     ("task:task_newtask", "on_new_task", "children of the target are not followed"),
     ("sched:sched_process_exec", "on_exec", "a process that changes program keeps its old name"),
     ("sched:sched_process_exit", "on_exit", "the end of processes is not seen"),
-    ("syscalls:sys_enter_socket", "on_socket_enter", "connects that fail before the SYN are not seen"),
-    ("syscalls:sys_exit_socket", "on_socket_exit", "connects that fail before the SYN are not seen"),
+    (
+        "syscalls:sys_enter_socket",
+        "on_socket_enter",
+        "connects that fail before the SYN are not seen",
+    ),
+    (
+        "syscalls:sys_exit_socket",
+        "on_socket_exit",
+        "connects that fail before the SYN are not seen",
+    ),
     ("syscalls:sys_enter_connect", "on_connect_enter", ""),
     ("syscalls:sys_exit_connect", "on_connect_exit", ""),
     ("sock:inet_sock_set_state", "on_set_state", ""),
@@ -34,7 +42,11 @@ _HOOKS = (
     ("syscalls:sys_exit_getsockopt", "on_getsockopt_exit", "some errors have no number"),
     ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
     ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),
-    ("sock:inet_sk_error_report", "on_error_report", "errors of non-blocking connects have no errno"),
+    (
+        "sock:inet_sk_error_report",
+        "on_error_report",
+        "errors of non-blocking connects have no errno",
+    ),
     ("sched:sched_switch", "on_switch", "holds before the kernel's connect are not seen"),
 )
 _ONLY_WITH_FLAG = {"on_switch": "-DGATE", "on_error_report": "-DHAVE_ERROR_REPORT"}

@@ -23,7 +23,9 @@ def join_source(path: Path, _seen: set[Path] | None = None) -> str:
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        raise PorttraceError(f"cannot read {path}: {error.strerror}", "reinstall porttrace") from None
+        raise PorttraceError(
+            f"cannot read {path}: {error.strerror}", "reinstall porttrace"
+        ) from None
     out = [f'#line 1 "{path.name}"']
     for number, line in enumerate(lines, 1):
         match = _INCLUDE.match(line)

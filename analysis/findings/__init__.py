@@ -5,12 +5,20 @@ A rule takes the trace and the findings of the rules before it and returns its o
 
 from collections.abc import Callable, Sequence
 
+from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
+from porttrace.analysis.findings.timeout_source import timeout_source
 from porttrace.analysis.model import Finding, Trace
 
 Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 
-RULES: tuple[Rule, ...] = (serialized_connects,)
+RULES: tuple[Rule, ...] = (
+    serialized_connects,
+    sequential_connects,
+    dead_destination,
+    timeout_source,
+)
 """In the order they run: later rules may build on what earlier ones found."""
 
 _SEVERITIES = ("critical", "warning", "info")

@@ -53,12 +53,16 @@ def alternatives(case: Case) -> tuple[Hypothesis, ...]:
 def _sequential(case: Case) -> Hypothesis:
     name = "sequential code"
     if case.place == "user":
-        why = "threads that take turns in user space look the same; only the preloaded library speaks for a throttle"
+        why = (
+            "threads that take turns in user space look the same; only the preloaded library"
+            " speaks for a throttle"
+        )
         return Hypothesis(name, "open", why)
     threads = len(np.unique(scope_keys(case.attempts()[case.group.queue.held()], "thread")))
+    verdict = case.group.verdict
     why = (
-        f"{names.count(case.group.verdict.held, 'held attempt')} of {names.count(threads, 'thread')}"
-        f" had been called already while {case.group.verdict.slots} in service"
+        f"{names.count(verdict.held, 'held attempt')} of {names.count(threads, 'thread')}"
+        f" had already been made while {names.count(verdict.slots, 'other')} had not ended"
     )
     return Hypothesis(name, "refuted", why)
 

@@ -1,4 +1,4 @@
-"""The sentences of a `serialized-connects` finding, for a person on call at three in the morning."""
+"""The sentences of a `serialized-connects` finding, for a person on call at night."""
 
 import numpy as np
 

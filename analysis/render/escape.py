@@ -4,6 +4,7 @@ A process may call itself anything: escape sequences that rewrite the terminal,
 newlines that forge a row, bidirectional marks that turn a line around.
 """
 
+import itertools
 import unicodedata
 
 # Control (Cc), format (Cf: bidi marks, zero width), surrogates (Cs: bytes that are no
@@ -15,19 +16,40 @@ def printable(text: str) -> str:
     """Return `text` with every character that could act on a terminal written out."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c if unicodedata.category(c) not in _UNSAFE else _written(c) for c in text)
+    return "".join(c if unicodedata.category(c) not in _UNSAFE else written(c) for c in text)
 
 
-def _written(char: str) -> str:
+def written(char: str) -> str:
+    """Return one character as an escape; a raw byte (surrogateescape) as that byte."""
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a raw byte, carried by surrogateescape
+    if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
+def columns(text: str) -> int:
+    """Return how many columns of a terminal `text` takes: wide characters two, accents none."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
 def clipped(text: str, width: int) -> str:
     """Return `printable(text)` cut to `width` columns, with a ~ where something was cut."""
     shown = printable(text)
-    return shown if len(shown) <= width else shown[: width - 1] + "~"
+    if columns(shown) <= width:
+        return shown
+    used = itertools.accumulate(map(_columns, shown))
+    return shown[: sum(1 for _ in itertools.takewhile(lambda n: n < width, used))] + "~"
+
+
+def padded(text: str, width: int) -> str:
+    """Return `clipped(text, width)` filled up with spaces to `width` columns."""
+    shown = clipped(text, width)
+    return shown + " " * (width - columns(shown))

@@ -5,16 +5,19 @@ UTF-8 come out with their bytes written as \\xNN.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Trace
+from porttrace.analysis.model import Finding, Origin, Outcome, Trace
+from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
 _MARKS = ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def report(trace: Trace, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -23,13 +26,13 @@ def report(trace: Trace, findings: Sequence[Finding]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "trace": {
-            "host": trace.host.name,
+            "host": _plain(trace.host.name),
             "kernel": trace.host.kernel,
             "mode": trace.host.mode,
             "wire": trace.host.wire,
             "start": (trace.start_ns + trace.wall_offset_ns) / 1e9,
             "duration_s": round(summary.duration_s(trace), 3),
-            "filter": trace.filter,
+            "filter": _plain(trace.filter),
         },
         "trust": {
             "events": trust.events,
@@ -51,31 +54,26 @@ def report(trace: Trace, findings: Sequence[Finding]) -> dict[str, Any]:
 
 def finding_json(finding: Finding) -> dict[str, Any]:
     """Return one finding as plain values."""
-    return {
+    values: dict[str, Any] = {
         "rule": finding.rule,
         "severity": finding.severity,
         "confidence": round(finding.confidence, 3),
         "scope": finding.scope or None,
-        "subject": _plain(finding.subject),
+        "subject": finding.subject,
         "slots": finding.slots or None,
         "place": finding.place or None,
         "mechanism": finding.mechanism or None,
-        "summary": _plain(finding.summary),
+        "summary": finding.summary,
         "evidence": {
-            **_plain(finding.evidence),
-            "hypotheses": [
-                {"name": h.name, "verdict": h.verdict, "why": _plain(h.why)}
-                for h in finding.hypotheses
-            ],
+            **finding.evidence,
+            "hypotheses": [vars(hypothesis) for hypothesis in finding.hypotheses],
         },
-        "victims": [_party(party) for party in finding.victims],
-        "blockers": [_party(party) for party in finding.blockers],
-        "suspects": [
-            {"kind": s.kind, "place": s.place, "what": _plain(s.what), "source": s.source, "pid": s.pid}
-            for s in finding.suspects
-        ],
-        "advice": _plain(list(finding.advice)),
+        "victims": [vars(party) for party in finding.victims],
+        "blockers": [vars(party) for party in finding.blockers],
+        "suspects": [vars(suspect) for suspect in finding.suspects],
+        "advice": finding.advice,
     }
+    return {key: _plain(value) for key, value in values.items()}
 
 
 def attempt_json(row: np.void) -> dict[str, Any]:
@@ -101,18 +99,16 @@ def attempt_json(row: np.void) -> dict[str, Any]:
     }
 
 
-def _party(party: Party) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in vars(party).items()}
-
-
 def _plain(value: Any) -> Any:
     # numpy scalars to Python's, NaN to null, bytes that are no text to \xNN.
     if isinstance(value, str):
-        return value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        return _SURROGATE.sub(lambda match: written(match[0]), value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

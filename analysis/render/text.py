@@ -11,22 +11,33 @@ import numpy as np
 
 from porttrace.analysis import names, summary
 from porttrace.analysis.model import Finding, Origin, Outcome, Party, Suspect, Trace
-from porttrace.analysis.render.escape import clipped, printable
+from porttrace.analysis.render.escape import padded, printable
 
 _WIDTH = 80
 _NAME = 15  # the kernel's names are 15 characters
 _FIRM = 0.8
+_LONG = 41  # columns that a destination may take before it shortens the name
+# Below the limit a length of time is shown in the unit, with so many decimals.
+_UNITS = (
+    (999.5e3, 1e3, 0, "us"),
+    (9.95e6, 1e6, 1, "ms"),
+    (999.5e6, 1e6, 0, "ms"),
+    (9.995e9, 1e9, 2, "s"),
+    (99.95e9, 1e9, 1, "s"),
+)
 _SHOWN = 8  # victims and blockers by name; the rest as a count
 
 
 def live_header() -> str:
     """Return the heading of the live lines."""
-    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "CONNECT")
+    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "TOOK")
 
 
 def _line(*cells: str) -> str:
     time, pid, comm, where, outcome, held, took = cells
-    return f"{time:>8} {pid:>7} {comm:<{_NAME}} {where:<20} {outcome:<11} {held:>7} {took:>7}".rstrip()
+    # The longest IPv6 destinations take their place from the name, to stay within 100 columns.
+    name = padded(comm, _NAME - max(0, len(where) - _LONG))
+    return f"{time:>8} {pid:>7} {name} {where:<21} {outcome:<11} {held:>6} {took:>6}".rstrip()
 
 
 def attempt_line(row: np.void, time: str) -> str:
@@ -38,7 +49,7 @@ def attempt_line(row: np.void, time: str) -> str:
     return _line(
         time,
         str(row["pid"]),
-        clipped(names.comm(row), _NAME),
+        names.comm(row),
         names.destination(row),
         outcome,
         short(held_ns),
@@ -60,20 +71,20 @@ def pending_line(row: np.void, now_ns: int, time: str) -> str:
         place = "gate" if row["gate_ns"] and not row["call_ns"] else "connect"
         begin = int(row["gate_ns"] or row["call_ns"])
         state, held, took = f"at {place}", short(now_ns - begin), ""
-    comm = clipped(names.comm(row), _NAME)
-    return _line(time, str(row["pid"]), comm, names.destination(row), state, held + "+" * (not took),
-                 took + "+" * bool(took))  # fmt: skip
+    held, took = (held, took + "+") if took else (held + "+", "")
+    return _line(
+        time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
+    )
 
 
 def short(ns: float) -> str:
-    """Return a length of time in at most 7 columns: `5.20s`, `14.2ms`, `80us`, "" for none."""
+    """Return a length of time in at most 5 columns (a day long): `5.20s`, `14ms`, "" for none."""
     if ns != ns or ns <= 0:
         return ""
-    if ns >= 100e9:
-        return f"{ns / 1e9:.0f}s"
-    if ns >= 1e9:
-        return f"{ns / 1e9:.2f}s"
-    return f"{ns / 1e6:.1f}ms" if ns >= 1e6 else f"{ns / 1e3:.0f}us"
+    for limit_ns, unit_ns, digits, unit in _UNITS:
+        if ns < limit_ns:
+            return f"{ns / unit_ns:.{digits}f}{unit}"
+    return f"{ns / 1e9:.0f}s"
 
 
 def ending(trace: Trace, findings: Sequence[Finding]) -> str:
@@ -83,9 +94,20 @@ def ending(trace: Trace, findings: Sequence[Finding]) -> str:
         parts.append("\n".join(process_lines(trace)))
     if findings:
         parts += [finding_text(finding) for finding in findings]
+        parts.append("\n".join(_in_short(findings)))
     else:
         parts.append(_nothing(trace))
     return "\n\n".join(parts)
+
+
+def _in_short(findings: Sequence[Finding]) -> Iterator[str]:
+    # The last lines are what stands above the prompt: they must close the case.
+    yield "IN SHORT"
+    shown = [f for f in findings if f.severity != "info"] or findings
+    for finding in shown:
+        summary_lines = _wrapped(printable(finding.summary), "    ")
+        yield f"  {finding.rule} ({level(finding)}):"
+        yield from summary_lines
 
 
 def _nothing(trace: Trace) -> str:
@@ -115,26 +137,33 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
     """Yield the process table, the busiest processes first, at most `most` of them."""
     table = summary.process_table(trace)
     yield (
-        f"{'PID':>7} {'PROCESS':<15} {'ATTEMPTS':>8} {'OK':>6} {'FAILED':>6} {'FLIGHT':>6} "
-        f"{'DEMAND':>6} {'WORST':>7} {'P50':>7} {'P95':>7} {'P99':>7}"
+        f"{'PID':>7} {'PROCESS':<15} {'TOTAL':>5} {'OK':>5} {'FAILED':>6} {'FLIGHT':>6} "
+        f"{'DEMAND':>6} {'WORST':>5} {'P50':>5} {'P95':>5} {'P99':>5}"
     )
     for row in table.head(most).to_dict("records"):
         ok = row.get("established", 0)
         open_now = row.get("pending", 0)
         yield (
-            f"{row['pid']:>7} {clipped(row['comm'], 15):<15} {row['attempts']:>8} {ok:>6} "
-            f"{row['attempts'] - ok - open_now:>6} {row['max_in_flight']:>6} {row['max_demand']:>6} "
-            f"{short(row['worst_wait_ns']):>7} {short(row['p50_ns']):>7} {short(row['p95_ns']):>7} "
-            f"{short(row['p99_ns']):>7}"
+            f"{row['pid']:>7} {padded(row['comm'], _NAME)} {_few(row['attempts']):>5} "
+            f"{_few(ok):>5} {_few(row['attempts'] - ok - open_now):>6} "
+            f"{_few(row['max_in_flight']):>6} {_few(row['max_demand']):>6} "
+            f"{short(row['worst_wait_ns']):>5} {short(row['p50_ns']):>5} "
+            f"{short(row['p95_ns']):>5} {short(row['p99_ns']):>5}"
         ).rstrip()
     if len(table) > most:
         yield f"        ... and {len(table) - most} more processes"
     outcomes = summary.by_outcome(trace.attempts)
-    yield "Outcomes: " + ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
+    yield from _wrapped(f"Outcomes: {listed}")
     yield from _wrapped(
         "FLIGHT: most sockets in SYN_SENT at once. DEMAND: most attempts wanted at once, held ones "
         "included. WORST: longest hold before the SYN. P50-P99: SYN to answer."
     )
+
+
+def _few(count: int) -> str:
+    # A count in at most 5 columns.
+    return str(count) if count < 100_000 else f"{count // 1000}k"
 
 
 def level(finding: Finding) -> str:
@@ -160,12 +189,18 @@ def finding_text(finding: Finding) -> str:
         finding_headline(finding),
         "\n".join(_measured(finding)),
         _section("Waited", map(_party, finding.victims[:_SHOWN]), len(finding.victims)),
-        _section("In front of them", map(_party, finding.blockers[:_SHOWN]), len(finding.blockers)),
+        _section("In front of them", map(_party, _main_blockers(finding)), len(finding.blockers)),
         _section("What can interpose there (facts; none is proof)", map(_suspect, finding.suspects)),
         _section("Other explanations", (f"{h.name}: {h.verdict}. {h.why}" for h in finding.hypotheses)),
         _section("What to do", finding.advice),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def _main_blockers(finding: Finding) -> list[Party]:
+    # Whoever waited in the same queue was in front of somebody too, for a moment.
+    longest_s = max((party.wait_s for party in finding.blockers), default=0.0)
+    return [party for party in finding.blockers if party.wait_s >= longest_s / 100][:_SHOWN]
 
 
 def _measured(finding: Finding) -> Iterator[str]:

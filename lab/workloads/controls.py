@@ -22,6 +22,7 @@ from porttrace.lab.workloads.truth import (
     Destination,
     Report,
     add_truth_option,
+    call_thread,
     connect,
     drop,
     run_all,
@@ -120,6 +121,7 @@ _MODES: dict[str, Callable[[Program], None]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one control to its end."""
     options = _parser().parse_args(argv)
+    call_thread("controls")
     with Report(options.truth) as report:
         _MODES[options.mode](Program(options, report))
     return 0

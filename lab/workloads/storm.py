@@ -17,6 +17,7 @@ from porttrace.lab.workloads.truth import (
     Destination,
     Report,
     add_truth_option,
+    call_thread,
     connect,
     drop,
     run_all,
@@ -59,6 +60,7 @@ def _connect(options: argparse.Namespace, report: Report, dead: bool) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run all threads to their end."""
     options = _parser().parse_args(argv)
+    call_thread("storm")
     overlapping = options.nonblocking_per_thread > 0
     with Report(options.truth) as report:
 

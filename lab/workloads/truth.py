@@ -188,11 +188,16 @@ def drop(sock: socket.socket | None) -> None:
         sock.close()
 
 
+def call_thread(name: str) -> None:
+    """Give the calling thread a name in the kernel; that of the main thread is the process's."""
+    _libc.prctl(_PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
+
+
 def spawn(name: str, body: Callable[[], None]) -> threading.Thread:
     """Start a daemon thread that carries its name in the kernel too, where a tracer sees it."""
 
     def named() -> None:
-        _libc.prctl(_PR_SET_NAME, os.fsencode(name)[:15], 0, 0, 0)
+        call_thread(name)
         body()
 
     thread = threading.Thread(target=named, name=name, daemon=True)

@@ -14,6 +14,7 @@ from porttrace.lab.workloads.truth import (
     Destination,
     Report,
     add_truth_option,
+    call_thread,
     connect,
     drop,
     run_all,
@@ -26,6 +27,7 @@ _LIVE_TIMEOUT_S = 30.0
 def main(argv: list[str] | None = None) -> int:
     """Run both threads once and report their attempts."""
     options = _parser().parse_args(argv)
+    call_thread("two-threads")
     with Report(options.truth) as report:
 
         def attempt(destination: Destination, timeout_s: float) -> None:

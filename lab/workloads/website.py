@@ -22,6 +22,7 @@ from porttrace.lab.workloads.truth import (
     Destination,
     Report,
     add_truth_option,
+    call_thread,
     connect,
     drop,
     run_all,
@@ -137,6 +138,7 @@ def run_agent(options: argparse.Namespace, report: Report, stop: threading.Event
 def main(argv: list[str] | None = None) -> int:
     """Run the site for a bounded number of page views and report each."""
     options = _parser().parse_args(argv)
+    call_thread("website")
     with Report(options.truth) as report:
         site = Website(options, report)
         stop = threading.Event()

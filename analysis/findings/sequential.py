@@ -1,0 +1,131 @@
+"""Rule `sequential-connects`: the application itself connects one at a time, nobody makes it.
+
+Seen from the kernel, only one attempt at a time even asks. That costs time when one is slow and
+the next, to somewhere else or of another thread, starts as soon as it is over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from porttrace.analysis import names
+from porttrace.analysis.concurrency import Ints, demand, peaks, resolved_ns, scope_keys
+from porttrace.analysis.model import Finding, Hypothesis, Trace, start_ns
+
+RULE = "sequential-connects"
+_SLOW_NS = 500_000_000
+_NEXT_NS = 50_000_000  # so soon after an end the next attempt was only waiting for it
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class _Turns:
+    # The attempts of one process in order, and which of them had to wait for the one before.
+    rows: Ints
+    followed: Ints  # positions in rows whose predecessor was slow and which then came at once
+    slept: int  # of these, fell asleep before the slow one was over and woke for the call
+    lost_ns: int  # time of the slow ones that somebody followed
+
+
+def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
+    """Find processes that connect one at a time of their own accord, at a cost."""
+    throttled = {
+        pid for finding in found if finding.rule == "serialized-connects" for pid in _pids(finding)
+    }
+    highest = peaks(demand(trace.attempts, "process", trace.end_ns))
+    slow = resolved_ns(trace.attempts, trace.end_ns) - start_ns(trace.attempts) >= _SLOW_NS
+    pids = np.unique(trace.attempts["pid"][slow]).tolist()
+    alone = [pid for pid in pids if highest.get(pid) == 1 and pid not in throttled]
+    return [finding for pid in alone for finding in _of_process(trace, pid)]
+
+
+def _pids(finding: Finding) -> list[int]:
+    pids = finding.subject.get("pids", ())
+    return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
+
+
+def _of_process(trace: Trace, pid: int) -> list[Finding]:
+    rows = np.flatnonzero(trace.attempts["pid"] == pid)
+    mine = trace.attempts[rows]
+    several = len(np.unique(mine["tid"])) > 1
+    several |= len(np.unique(scope_keys(mine, "destination"))) > 1
+    if len(rows) < _FEWEST or not several:
+        return []
+    turns = _turns(trace, rows)
+    return [_finding(trace, pid, turns)] if len(turns.followed) else []
+
+
+def _turns(trace: Trace, rows: Ints) -> _Turns:
+    rows = rows[np.argsort(start_ns(trace.attempts[rows]), kind="stable")]
+    mine = trace.attempts[rows]
+    begin = start_ns(mine)
+    end = resolved_ns(mine, trace.end_ns)
+    to = scope_keys(mine, "destination")
+    other = (to[1:] != to[:-1]) | (mine["tid"][1:] != mine["tid"][:-1])
+    over = np.maximum(end, mine["return_ns"] * (mine["blocking"] == 1))
+    slow = end - begin >= _SLOW_NS
+    followed = 1 + np.flatnonzero(slow[:-1] & other & (begin[1:] - over[:-1] <= _NEXT_NS))
+    slept = (mine["sleep_ns"] > 0) & (mine["sleep_ns"] < np.roll(end, 1))
+    lost = int((end - begin)[followed - 1].sum())
+    return _Turns(rows, followed, int(np.count_nonzero(slept[followed])), lost)
+
+
+def _finding(trace: Trace, pid: int, turns: _Turns) -> Finding:
+    mine = trace.attempts[turns.rows]
+    threads = len(np.unique(mine["tid"]))
+    how = (
+        "its own code goes through them one after the other"
+        if threads == 1
+        else f"its {threads} threads take turns before they call"
+    )
+    number = len(turns.followed)
+    return Finding(
+        rule=RULE,
+        severity="info",
+        confidence=_confidence(trace, turns),
+        subject={"pid": pid, "pids": [pid]},
+        summary=(
+            f"{names.process(trace, pid)} connects one at a time: {how}."
+            f" After {names.count(number, 'slow attempt')} ({names.duration(turns.lost_ns)} in all)"
+            " the next one began at once. Nothing on this host was seen to hold it back."
+        ),
+        scope="process",
+        place="user",
+        evidence={
+            "attempts": len(mine),
+            "threads": threads,
+            "followed_slow": number,
+            "slept": turns.slept,
+            "lost_s": turns.lost_ns / 1e9,
+        },
+        hypotheses=_hypotheses(trace, pid),
+        advice=(
+            "Connect in parallel or without blocking, or give each attempt a short timeout:"
+            " the order is the application's own.",
+        ),
+    )
+
+
+def _confidence(trace: Trace, turns: _Turns) -> float:
+    if not trace.gates_seen:
+        return 0.5
+    return 0.6 if len(turns.followed) == 1 else 0.75
+
+
+def _hypotheses(trace: Trace, pid: int) -> tuple[Hypothesis, ...]:
+    known = trace.processes.get(pid)
+    if not trace.gates_seen:
+        why = "the scheduler was not watched: a hold at the entry of the call would not be seen"
+        gate = Hypothesis("throttle at the gate", "open", why)
+    else:
+        why = "no attempt was made while another was open, so nothing was there to be held"
+        gate = Hypothesis("throttle at the gate", "refuted", why)
+    preloads = known.preloads if known else ()
+    named = f"{', '.join(preloads)} defines connect and could be what makes threads take turns"
+    library = Hypothesis(
+        "preloaded library",
+        "open" if preloads else "refuted",
+        named if preloads else "no preloaded library that defines connect was found in it",
+    )
+    return gate, library
