@@ -23,7 +23,8 @@ def losses_of(events: Events) -> tuple[Loss, ...]:
     """Return the loss records among the events."""
     lost = events[events["type"] == EventType.LOSS]
     return tuple(
-        Loss(int(e["start_ns"]), int(e["time_ns"]), int(e["cpu"]), int(e["in_flight"])) for e in lost
+        Loss(int(e["start_ns"]), int(e["time_ns"]), int(e["cpu"]), int(e["in_flight"]))
+        for e in lost
     )
 
 
@@ -35,7 +36,8 @@ def held_rows(held: Iterable[Held]) -> Attempts:
     entries = list(held)
     rows = np.zeros(len(entries), ATTEMPT)
     for row, each in zip(rows, entries, strict=True):
-        row["pid"], row["tid"], row["comm"] = each.pid, each.tid, each.comm.encode(errors="surrogateescape")
+        row["pid"], row["tid"] = each.pid, each.tid
+        row["comm"] = each.comm.encode(errors="surrogateescape")
         row[f"{'gate' if each.place == 'gate' else 'call'}_ns"] = each.since_ns
         row["daddr"], row["dport"] = each.daddr, each.dport
         row["family"] = _AF_INET if each.daddr[:12] == _MAPPED else _AF_INET6

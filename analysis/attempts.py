@@ -17,6 +17,8 @@ from porttrace.tracer.event import Events, EventType, Flag, no_events
 
 # Events of one attempt lie this close to its END, or are not looked at.
 GRACE_NS = 20_000_000
+# A call that ended and has not returned for so long: its RETURN was lost.
+RETURN_NS = 60_000_000_000
 # Without FLAG_SLEPT (scheduler not watched) a call that took this long was blocking.
 _BLOCKED_NS = 10_000_000
 _NEVER = np.iinfo(np.int64).max
@@ -71,10 +73,11 @@ def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Op
     (shape (n,), dtype ATTEMPT, in order of completion) and what is open.
     """
     everything = _with(carried, events)
-    rows, done_ns, group = _rows(everything)
+    rows, done_ns, group, real = _rows(everything)
     finished = done_ns < watermark_ns
     keep = everything[~finished[group]] if len(everything) else everything
-    return _numbered(rows[finished], done_ns[finished], carried.next_id, keep)
+    out = finished & real
+    return _numbered(rows[out], done_ns[out], carried.next_id, keep)
 
 
 def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
@@ -83,7 +86,8 @@ def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
     An attempt without an end is `pending`, or `unknown` when events were lost after
     it began: its end may have been among them.
     """
-    rows, done_ns, _ = _rows(carried.events)
+    rows, done_ns, _, real = _rows(carried.events)
+    rows, done_ns = rows[real], done_ns[real]
     if losses and len(rows):
         last_loss = max(loss.last_ns for loss in losses)
         touched = (rows["outcome"] == Outcome.pending) & (start_ns(rows) <= last_loss)
@@ -93,8 +97,8 @@ def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
 
 def pending(carried: Open) -> Attempts:
     """Return the open attempts as they stand, without an id of their own (0)."""
-    rows, _, _ = _rows(carried.events)
-    return rows
+    rows, _, _, real = _rows(carried.events)
+    return rows[real]
 
 
 def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
@@ -118,26 +122,28 @@ def _with(carried: Open, events: Events) -> Events:
 def _without_orphans(events: Events) -> Events:
     # A later call or question of an attempt whose row is finished, or whose beginning was
     # lost: alone it would be taken for an attempt of its own.
-    if not _is_sequel(events).any():
+    sequel = _is_sequel(events)
+    if not sequel.any():
         return events
     groups, group_of = _grouped(events)
     own = groups.first(~_is_sequel(groups.events))
     begun_ns = np.where(own >= 0, groups.value("time_ns", own), _NEVER)
     early = events["time_ns"].astype(np.int64) < begun_ns[group_of]
-    return events[~(_is_sequel(events) & early)]
+    kept: Events = events[~(sequel & early)]
+    return kept
 
 
 def _is_sequel(events: Events) -> _Mask:
-    return _is_again(events) | (events["type"] == EventType.ERROR)
+    sequel: _Mask = _is_again(events) | (events["type"] == EventType.ERROR)
+    return sequel
 
 
 def _is_again(events: Events) -> _Mask:
-    return (events["type"] == EventType.RETURN) & ((events["flags"] & Flag.AGAIN) != 0)
+    again: _Mask = (events["type"] == EventType.RETURN) & ((events["flags"] & Flag.AGAIN) != 0)
+    return again
 
 
-def _numbered(
-    rows: Attempts, done_ns: _Times, next_id: int, keep: Events
-) -> tuple[Attempts, Open]:
+def _numbered(rows: Attempts, done_ns: _Times, next_id: int, keep: Events) -> tuple[Attempts, Open]:
     # Completion times do not depend on the cut, so neither do the numbers.
     rows = rows[np.lexsort((rows["tid"], rows["syn_ns"], done_ns))]
     rows["attempt_id"] = np.arange(next_id, next_id + len(rows))
@@ -184,15 +190,19 @@ def _grouped(events: Events) -> tuple[_Groups, _Index]:
     return _Groups(events[order], group, int(group[-1]) + 1 if len(events) else 0), back
 
 
-def _rows(events: Events) -> tuple[Attempts, _Times, _Index]:
-    # All attempts of the events; when each is done (or _NEVER); the group of each event.
+def _rows(events: Events) -> tuple[Attempts, _Times, _Index, _Mask]:
+    # All attempts of the events; when each is done (or _NEVER); the group of each event;
+    # and which are real: a lone RETURN may belong to a row that was finished without it.
     groups, group_of = _grouped(events)
     ev = groups.events
     kind = ev["type"]
     end = groups.last(kind == EventType.END)
     end_ns = groups.value("time_ns", end)
     again = _is_again(ev)
-    first_return = groups.first((kind == EventType.RETURN) & ~again)
+    returns_by = np.where(end_ns > 0, end_ns + RETURN_NS, _NEVER)[groups.group]
+    first_return = groups.first(
+        (kind == EventType.RETURN) & ~again & (ev["time_ns"].astype(np.int64) <= returns_by)
+    )
     closes_ns = _closes_ns(groups, end_ns, first_return)
     in_time = ev["time_ns"].astype(np.int64) <= closes_ns[groups.group]
     last_return = np.maximum(groups.last(again & in_time), first_return)
@@ -211,7 +221,7 @@ def _rows(events: Events) -> tuple[Attempts, _Times, _Index]:
     _set_origin(rows, groups, first_return)
     _set_blocking(rows, groups, first_return)
     _set_outcome(rows, groups, end, error, last_return, result)
-    return rows, _done_ns(rows, groups, end, first_return), group_of
+    return rows, _done_ns(rows, groups, end, first_return), group_of, ~_lone(groups)
 
 
 def _closes_ns(groups: _Groups, end_ns: _Times, first_return: _Index) -> _Times:
@@ -236,7 +246,9 @@ def _identities(groups: _Groups, end: _Index) -> Attempts:
     for name in ("gate_stack", "connect_stack"):
         rows[name] = ev[name][best]
     rows["sport"] = groups.value("sport", groups.last(ev["sport"] != 0))
-    rows["kernel_in_flight"] = groups.value("in_flight", groups.first(ev["type"] == EventType.START))
+    rows["kernel_in_flight"] = groups.value(
+        "in_flight", groups.first(ev["type"] == EventType.START)
+    )
     rows["family"] = ev["family"][best]
     mapped = np.ascontiguousarray(rows["daddr"]).view("V4").reshape(-1, 4)
     prefix = np.frombuffer(_MAPPED, "V4")
@@ -311,7 +323,7 @@ def _set_outcome(
     answered = (_untracked(groups) | early) & (end < 0) & (last_return >= 0)
     outcome[answered & (result == 0)] = Outcome.established
     outcome[answered & ~final & (result != 0)] = Outcome.unknown
-    outcome[_replaced(groups) & (end < 0)] = Outcome.unknown
+    outcome[_replaced(groups) & (end < 0) & ~answered] = Outcome.unknown
     rows["outcome"], rows["errno"] = outcome, number
     rows["complete"] = ~np.isin(outcome, (Outcome.unknown,))
 
@@ -320,6 +332,13 @@ def _untracked(groups: _Groups) -> _Mask:
     # The kernel had no room to follow this socket: only the call's result is known.
     flags = groups.events["flags"]
     return groups.first((flags & Flag.UNTRACKED) != 0) >= 0
+
+
+def _lone(groups: _Groups) -> _Mask:
+    # Nothing but what its call returned, though it had a socket.
+    ev = groups.events
+    others = groups.first((ev["type"] != EventType.RETURN) | (ev["start_ns"] == 0))
+    return others < 0
 
 
 def _replaced(groups: _Groups) -> _Mask:
@@ -339,6 +358,10 @@ def _done_ns(rows: Attempts, groups: _Groups, end: _Index, first_return: _Index)
     done = np.full(groups.count, _NEVER, np.int64)
     ended = (end >= 0) & ((first_return >= 0) | ~expects_return)
     done[ended] = np.maximum(rows["end_ns"] + GRACE_NS, returned_ns)[ended]
+    waits = (end >= 0) & ~ended
+    done[waits] = (rows["end_ns"] + RETURN_NS)[waits]
+    lone = _lone(groups)
+    done[lone] = (returned_ns + RETURN_NS)[lone]
     early = (rows["syn_ns"] == 0) & (first_return >= 0)
     done[early] = returned_ns[early]
     untracked = _untracked(groups) & (end < 0) & (first_return >= 0)

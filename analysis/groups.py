@@ -4,7 +4,7 @@ Only groups that can matter are examined one by one; the rest is sorted out for 
 that ten thousand processes in which nothing waited cost next to nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,13 +19,29 @@ LONG_NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
+class _Partition:
+    # The attempts of one place by their key in a scope.
+    scope: str
+    keys: Ints  # of each attempt
+    order: Ints  # rows, sorted by key
+    sorted_keys: Ints
+    wanted: Bools  # held, and in a way that a throttle could explain
+    rivals: int  # keys with somebody held
+
+
+@dataclass(frozen=True)
 class Place:
-    """All attempts of a trace: when each was held at this place, and when past it."""
+    """All attempts of a trace: when each was held at this place, and when past it.
+
+    The two dictionaries only remember what has been worked out already.
+    """
 
     trace: Trace
     name: str
     hold: Spans
     service: Spans
+    partitions: dict[str, "_Partition"] = field(default_factory=dict, repr=False)
+    examined: dict[tuple[str, int], "Group | None"] = field(default_factory=dict, repr=False)
 
     def held(self) -> Bools:
         """Tell which attempts were held here long enough to count."""
@@ -33,6 +49,8 @@ class Place:
 
     def keys(self, scope: str) -> Ints:
         """Return each attempt's key in `scope`."""
+        if scope in self.partitions:
+            return self.partitions[scope].keys
         return scope_keys(self.trace.attempts, scope, self.trace.processes)
 
 
@@ -70,35 +88,41 @@ def groups(place: Place, scope: str, among: Ints | None = None, most: int = 0) -
     """Return the examined groups of `scope` in which a throttle is at all possible.
 
     `among` restricts to groups that hold one of these rows; `most`, if not 0, to so many groups,
-    those with the most held attempts first.
+    those with the most of these rows first.
     """
-    keys = place.keys(scope)
-    held = place.held()
-    rivals = len(np.unique(keys[held]))
-    wanted = held & _worth_testing(place, keys)
-    if among is not None:
-        chosen = np.zeros(len(keys), np.bool_)
-        chosen[among] = True
-        wanted &= chosen
-    found, sizes = np.unique(keys[wanted], return_counts=True)
+    partition = _partition(place, scope)
+    rows = np.flatnonzero(partition.wanted) if among is None else among[partition.wanted[among]]
+    found, sizes = np.unique(partition.keys[rows], return_counts=True)
     if most:
         found = np.sort(found[np.argsort(-sizes, kind="stable")[:most]])
-    order = np.argsort(keys, kind="stable")
-    first = np.searchsorted(keys[order], found, "left")
-    last = np.searchsorted(keys[order], found, "right")
-    made = [
-        _group(place, scope, int(key), np.sort(order[a:b]), rivals)
-        for key, a, b in zip(found, first, last, strict=True)
-        if b - a > 1
-    ]
+    made = [_group(place, partition, key) for key in found.tolist()]
     return [group for group in made if group is not None]
+
+
+# Groups are asked for again and again, by scope and by finding; each is examined once.
+def _group(place: Place, partition: _Partition, key: int) -> Group | None:
+    known = (partition.scope, key)
+    if known not in place.examined:
+        place.examined[known] = _examined(place, partition, key)
+    return place.examined[known]
+
+
+def _partition(place: Place, scope: str) -> _Partition:
+    if scope not in place.partitions:
+        keys, held = place.keys(scope), place.held()
+        order = np.argsort(keys, kind="stable")
+        wanted = held & _worth_testing(place, keys)
+        rivals = len(np.unique(keys[held]))
+        place.partitions[scope] = _Partition(scope, keys, order, keys[order], wanted, rivals)
+    return place.partitions[scope]
 
 
 # A hold says nothing unless it ended right after another attempt of its group, or still lasts.
 def _worth_testing(place: Place, keys: Ints) -> Bools:
     lag = lags(keys, place.service, place.hold)
     waiting = ~place.hold.closed & (place.hold.lengths() >= LONG_NS)
-    return (lag <= EPSILONS_NS[-1]) | waiting
+    inside = lag < place.hold.lengths()
+    return ((lag <= EPSILONS_NS[-1]) & inside) | waiting
 
 
 def lags(keys: Ints, served: Spans, hold: Spans) -> Ints:
@@ -119,7 +143,12 @@ def lags(keys: Ints, served: Spans, hold: Spans) -> Ints:
     return result
 
 
-def _group(place: Place, scope: str, key: int, rows: Ints, rivals: int) -> Group | None:
+def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
+    first = np.searchsorted(partition.sorted_keys, key, "left")
+    last = np.searchsorted(partition.sorted_keys, key, "right")
+    rows = partition.order[first:last]
+    if len(rows) < 2:
+        return None
     queue = Queue(_take(place.hold, rows), _take(place.service, rows))
     if place.name == "user":
         queue = _without_idlers(queue, 1)
@@ -127,7 +156,9 @@ def _group(place: Place, scope: str, key: int, rows: Ints, rivals: int) -> Group
     if verdict is not None and place.name == "user" and verdict.slots > 1:
         queue = _without_idlers(queue, verdict.slots)
         verdict = examine(queue)
-    return None if verdict is None else Group(scope, key, rows, queue, verdict, rivals)
+    if verdict is None:
+        return None
+    return Group(partition.scope, key, rows, queue, verdict, partition.rivals)
 
 
 def _take(spans_: Spans, rows: Ints) -> Spans:

@@ -13,8 +13,22 @@ import numpy.typing as npt
 
 from porttrace.tracer.facts import Host, Process, Suspect
 
-
-__all__ = ("ATTEMPT", "Attempts", "Finding", "Host", "Hypothesis", "Loss", "Origin", "Outcome", "Party", "Process", "Suspect", "Trace", "no_attempts", "start_ns")
+__all__ = (
+    "ATTEMPT",
+    "Attempts",
+    "Finding",
+    "Host",
+    "Hypothesis",
+    "Loss",
+    "Origin",
+    "Outcome",
+    "Party",
+    "Process",
+    "Suspect",
+    "Trace",
+    "no_attempts",
+    "start_ns",
+)
 
 
 class Outcome(IntEnum):

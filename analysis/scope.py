@@ -45,8 +45,9 @@ def throttled_groups(place: Place) -> list[Group]:
         for group in groups(place, scope):
             if _believable(group, WIDE_P):
                 chosen = _widen(place, chosen, group)
-    covered = _rows(chosen)
-    contradicted = [g for g in processes if not np.isin(g.rows, covered).any()]
+    covered = np.zeros(len(place.trace.attempts), np.bool_)
+    covered[_rows(chosen)] = True
+    contradicted = [g for g in processes if not covered[g.rows].any()]
     split = [(group, _split(place, group)) for group in chosen]
     kept = [finding for group, parts in split for finding in parts or [group]]
     return kept + _narrow(place, contradicted)
@@ -88,12 +89,14 @@ def still_held(group: Group) -> bool:
 def _widen(place: Place, chosen: list[Group], wide: Group) -> list[Group]:
     if len(np.unique(place.keys("process")[wide.rows])) < 2 or not wide.verdict.handoffs:
         return chosen
-    inside = [g for g in chosen if np.isin(g.rows, wide.rows).any()]
+    within = np.zeros(len(place.trace.attempts), np.bool_)
+    within[wide.rows] = True
+    inside = [g for g in chosen if within[g.rows].any()]
     known = np.concatenate([g.handed_rows() for g in inside]) if inside else _rows([])
     news = np.setdiff1d(wide.handed_rows(), known)
     if len(news) < max(1.0, _NEW_SHARE * wide.verdict.handoffs):
         return chosen
-    return [g for g in chosen if g not in inside] + [wide]
+    return [g for g in chosen if not within[g.rows].any()] + [wide]
 
 
 def _rows(found: list[Group]) -> Ints:
@@ -103,26 +106,25 @@ def _rows(found: list[Group]) -> Ints:
 # The narrower the scope, the more groups are tried and the fewer handoffs each has: they must
 # explain nearly all holds of the processes that refute the wider answer, beyond doubt.
 def _narrow(place: Place, contradicted: list[Group]) -> list[Group]:
-    held = _rows([])
-    for group in contradicted:
-        held = np.union1d(held, group.rows[group.queue.held()])
+    held = np.unique(np.concatenate([_rows([]), *(g.rows[g.queue.held()] for g in contradicted)]))
     best: tuple[float, list[Group]] = (0.0, [])
     for scope in NARROW if len(held) else ():
         passed = [g for g in groups(place, scope, among=held) if g.verdict.throttled()]
-        explained = np.isin(held, _rows([]))
-        for group in passed:
-            explained |= np.isin(held, group.handed_rows())
-        share = float(np.mean(explained))
+        handed = np.concatenate([_rows([]), *(g.handed_rows() for g in passed)])
+        share = float(np.mean(np.isin(held, handed)))
         firm = [g for g in passed if g.verdict.handoffs >= 3 and g.p_value() <= FIRM_P]
-        firm = [g for g in firm if _overrun(contradicted, g)]
+        firm = _overrun(place, contradicted, firm)
         if share >= MIN_EXPLAINED and share > best[0]:
             best = (share, firm)
     return best[1]
 
 
-def _overrun(processes: list[Group], narrow: Group) -> bool:
-    around = [p for p in processes if np.isin(p.rows, narrow.rows).any()]
-    return any(p.verdict.peak > narrow.verdict.slots for p in around)
+# A narrow group stands only against processes that had more open at once than it has slots.
+def _overrun(place: Place, processes: list[Group], narrow: list[Group]) -> list[Group]:
+    peak = np.zeros(len(place.trace.attempts), np.int64)
+    for process in processes:
+        peak[process.rows] = process.verdict.peak
+    return [g for g in narrow if int(peak[g.rows].max()) > g.verdict.slots]
 
 
 def compare(place: Place, group: Group) -> tuple[ScopeResult, ...]:

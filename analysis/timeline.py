@@ -26,7 +26,7 @@ def union(starts: Ints, ends: Ints) -> Ints:
 
 def contains(knots: Ints, times: Ints) -> Bools:
     """Tell for each time whether it lies in the set."""
-    return np.searchsorted(knots, times, "right") % 2 == 1
+    return np.asarray(np.searchsorted(knots, times, "right") % 2 == 1)
 
 
 def measure(knots: Ints, start: Ints, stop: Ints) -> Ints:

@@ -106,6 +106,7 @@ static __always_inline void take_gate(struct call *c, u32 tid)
 		t->gate_ns = 0;
 	} else if (t->off_ns && c->call_ns - t->on_ns < JUST_BEFORE_NS) {
 		c->sleep_ns = t->off_ns;
+		t->off_ns = 0; /* the next call was not preceded by it */
 	}
 }
 

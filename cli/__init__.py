@@ -5,6 +5,7 @@ Here, and only here, errors become messages and exit codes.
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -57,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback without --debug."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = _take_debug(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name may hold what the terminal's encoding does not have.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         # Not porttrace.main(): click would turn a closed pipe into exit code 1.
         with porttrace.make_context("porttrace", arguments) as context:
@@ -101,4 +106,5 @@ def _complain(error: Exception) -> int:
     click.echo(f"error: {error}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
-    return int(getattr(error, "exit_code", 1))
+    # The lab's errors stand apart from the tracer's and call their code otherwise.
+    return int(getattr(error, "exit_code", getattr(error, "exit_status", 1)))

@@ -8,13 +8,20 @@ Where standard output carries our own data, the command's output goes to standar
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 
 from porttrace.tracer.errors import TargetError
 
+# How long an ended trace waits for its command after SIGTERM.
+_PATIENCE_S = 5.0
+
 
 class Child:
-    """A command that waits for `release`. Exit statuses are the shell's: 128 + signal."""
+    """A command that waits for `release`. Exit statuses are the shell's: 128 + signal.
+
+    A context manager: the command was started for the trace and ends with it.
+    """
 
     def __init__(
         self,
@@ -50,8 +57,12 @@ class Child:
             os._exit(127)
 
     def release(self) -> None:
-        """Let the command start. Raises TargetError when it cannot be run (exit code 127 or 126)."""
-        os.write(self._go, b"x")
+        """Let the command start.
+
+        Raises TargetError when it cannot be run (exit code 127 or 126).
+        """
+        with contextlib.suppress(BrokenPipeError):  # killed meanwhile: `ended` tells
+            os.write(self._go, b"x")
         os.close(self._go)
         self._go = -1
         answer = os.read(self._failed, 16)
@@ -61,7 +72,7 @@ class Child:
             self.status = 127 if int(answer) == 2 else 126
             error = TargetError(
                 f"cannot run {self._command[0]!r}: {os.strerror(int(answer))}",
-                "the command stands behind two dashes: porttrace [options] -- COMMAND [ARGUMENT]...",
+                "the command stands behind two dashes: porttrace [options] -- COMMAND ...",
             )
             error.exit_code = self.status
             raise error
@@ -85,6 +96,24 @@ class Child:
         """Let a command that never started vanish, without running it."""
         if self._go >= 0:
             os.close(self._go)
+            os.close(self._failed)
             self._go = -1
             os.waitpid(self.pid, 0)
             self.status = 0
+
+    def close(self) -> None:
+        """End the command: one that never started vanishes, another gets SIGTERM, then SIGKILL."""
+        self.give_up()
+        until = time.monotonic() + _PATIENCE_S
+        number = signal.SIGTERM
+        while not self.ended():
+            self.send(number)
+            while not self.ended() and time.monotonic() < until:
+                time.sleep(0.01)
+            number = signal.SIGKILL
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -86,12 +86,9 @@ def scenario(name: str, truth: str | None, as_json: bool, **chosen: Any) -> int:
 
 def _trace(prepared: scenarios.Prepared, as_json: bool) -> int:
     click.echo(f"Story: {prepared.description}.", err=True)
-    child = Child(prepared.argv, prepared.env, output_to_stderr=as_json)
-    try:
+    with Child(prepared.argv, prepared.env, output_to_stderr=as_json) as child:
         options = TraceOptions(pids=frozenset((child.pid,)), follow_children=True)
         return trace_live(options, child, None, as_json)
-    finally:
-        child.give_up()
 
 
 def _settings(chosen: dict[str, Any]) -> scenarios.Settings:

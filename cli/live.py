@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,13 +54,13 @@ def live(
     """
     features.require()
     _check_targets(chosen["pids"])
-    child = Child(command, output_to_stderr=as_json) if command else None
-    try:
+    with _started(command, as_json) as child:
         options = trace_options(command_pid=child.pid if child else 0, **chosen)
         return trace_live(options, child, duration, as_json, timestamps)
-    finally:
-        if child:
-            child.give_up()
+
+
+def _started(command: tuple[str, ...], as_json: bool) -> AbstractContextManager[Child | None]:
+    return Child(command, output_to_stderr=as_json) if command else nullcontext()
 
 
 def _check_targets(pids: Sequence[int]) -> None:
@@ -96,9 +96,6 @@ def trace_live(
         while time.monotonic() < until and not stopped() and not _over(options, child):
             loop.turn(live_trace)
         loop.last_turn(live_trace)
-    if child and child.status is None:
-        _stop_child(child)
-        return 0
     return child.status or 0 if child else 0
 
 
@@ -113,17 +110,6 @@ def _over(options: TraceOptions, child: Child | None) -> bool:
     if child:
         return child.ended()
     return bool(options.pids) and not any(processes.exists(pid) for pid in options.pids)
-
-
-def _stop_child(child: Child) -> None:
-    # The trace ended first; the command was started for it, so it ends too.
-    child.send(signal.SIGTERM)
-    until = time.monotonic() + 5
-    while not child.ended() and time.monotonic() < until:
-        time.sleep(0.02)
-    child.send(signal.SIGKILL)
-    while not child.ended():
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
 _F = TypeVar("_F", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
+_NO_UID = 2**32 - 1  # (uid_t)-1
 
-class Duration(click.ParamType):
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A length of time: 30, 30s, 1.5m, 500ms, 2h. Seconds as a float."""
 
     name = "time"
@@ -25,30 +27,32 @@ class Duration(click.ParamType):
         return float(match[1]) * _UNITS[match[2]]
 
 
-class Ports(click.ParamType):
+class Ports(click.ParamType):  # type: ignore[type-arg]
     """Ports with commas: 80,443. A frozenset of ints."""
 
     name = "ports"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> frozenset[int]:
         words = str(value).split(",")
-        if not all(word.isdigit() and 0 < int(word) < 65536 for word in words):
+        if not all(word.isdecimal() and len(word) < 6 and 0 < int(word) < 65536 for word in words):
             self.fail(f"{value!r} is no list of ports; write 80 or 80,443", param, ctx)
         return frozenset(map(int, words))
 
 
-class User(click.ParamType):
+class User(click.ParamType):  # type: ignore[type-arg]
     """A user by name or number. The number."""
 
     name = "user"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int) or str(value).isdigit():
-            return int(value)
+        text = str(value)
         try:
-            return pwd.getpwnam(str(value)).pw_uid
-        except KeyError:
+            uid = int(text) if text.isdecimal() else pwd.getpwnam(text).pw_uid
+        except (KeyError, ValueError):
+            uid = _NO_UID
+        if uid >= _NO_UID:
             self.fail(f"there is no user {value!r} on this host", param, ctx)
+        return uid
 
 
 def filters(command: _F) -> _F:

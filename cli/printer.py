@@ -10,6 +10,7 @@ import numpy as np
 
 from porttrace.analysis.model import Attempts, Finding, Trace
 from porttrace.analysis.render import report, text
+from porttrace.analysis.render.escape import printable
 
 
 class Printer(Protocol):
@@ -33,11 +34,12 @@ class TextPrinter:
         if self._wall_clock:
             wall_s = time.time() - (time.monotonic_ns() - mark_ns) / 1e9
             return time.strftime("%H:%M:%S", time.localtime(wall_s))
-        return f"{(mark_ns - self._start_ns) / 1e9:.3f}"
+        # Eight columns: of long traces the milliseconds go first.
+        return f"{(mark_ns - self._start_ns) / 1e9:.3f}"[:8].rstrip(".")
 
     def begin(self, note: str) -> None:
         """Say what is traced, and print the heading."""
-        print(note, file=sys.stderr, flush=True)
+        print(printable(note), file=sys.stderr, flush=True)
         print(text.live_header(), flush=True)
 
     def attempts(self, rows: Attempts) -> None:
@@ -66,7 +68,7 @@ class JsonPrinter:
 
     def begin(self, note: str) -> None:
         """Say on standard error what is traced."""
-        print(note, file=sys.stderr, flush=True)
+        print(printable(note), file=sys.stderr, flush=True)
 
     def attempts(self, rows: Attempts) -> None:
         """Print an object for each attempt that ended."""

@@ -73,7 +73,7 @@ class Session:
         self._ask_about([h.pid for h in self._held if now_ns - h.since_ns > _SUSPECT_NS])
 
     def waiting(self) -> Attempts:
-        """Return the attempts that are not over: in SYN_SENT, or held before it at the last look."""
+        """Return the attempts that are not over: in SYN_SENT, or held at the last look."""
         under_way = attempts.pending(self._open)
         return np.concatenate([under_way[under_way["end_ns"] == 0], held_rows(self._held)])
 
@@ -118,7 +118,7 @@ class Session:
             (counters.threads_full, "sleeps of threads could not be followed: too many threads"),
             (counters.targets_full, "children could not be followed: too many processes"),
             (counters.stacks_lost, "kernel stacks could not be stored"),
-            (self._dropped, "oldest attempts are no longer in the tables below (they were printed)"),
+            (self._dropped, "oldest attempts are not in the tables below (they were printed)"),
         ):  # fmt: skip
             if count:
                 notes.append(f"{count} {what}.")

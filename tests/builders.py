@@ -26,6 +26,7 @@ ESTABLISHED, CLOSE = 1, 7
 ERESTARTSYS = 512
 _AF_INET, _AF_INET6 = 2, 10
 _MAPPED = bytes(10) + b"\xff\xff"
+_OUR_V4, _OUR_V6 = "192.0.2.1", "2001:db8::1"
 _FIRST_SOCK = 0xFFFF888000000000
 
 
@@ -251,14 +252,26 @@ class Attempt:
     def ended(
         self, state: int, code: int, after_ns: int, return_ns: int = 30_000, told: str = "after"
     ) -> "Attempt":
-        """Leave SYN_SENT; the errno comes `after` END, `with` it, or `never`."""
+        """Leave SYN_SENT; the errno comes `after` END, `with` it, or `never`.
+
+        `taken`: what comes after END has no number, since the program took it first.
+        """
         inside = self.inside
         self.end(state, after_ns, error=code if told == "with" else 0)
-        if code and told == "after":
+        if code and told in ("after", "taken"):
             self.now += 1_000
-            self.emit(EventType.ERROR, error=code, sport=self.sport, **self.owner())
+            number = code if told == "after" else 0
+            self.emit(EventType.ERROR, error=number, sport=self.sport, **self.owner())
         if inside:
             self.returned(-code, return_ns, slept=True)
+        return self
+
+    def asked(self, code: int, after_ns: int = 10_000) -> "Attempt":
+        """Get the errno by getsockopt(SO_ERROR), which takes it off the socket."""
+        self.now += after_ns
+        self.emit(
+            EventType.ERROR, error=code, sock=self.sock, start_ns=self.start_ns, **self.caller
+        )
         return self
 
     def end(
@@ -268,7 +281,12 @@ class Attempt:
         self.now += after_ns
         flags = Flag.IN_CONNECT if in_connect else 0
         self.emit(
-            EventType.END, newstate=state, error=error, flags=flags, sport=self.sport, **self.owner()
+            EventType.END,
+            newstate=state,
+            error=error,
+            flags=flags,
+            sport=self.sport,
+            **self.owner(),
         )
         return self
 
@@ -290,7 +308,9 @@ class Attempt:
                 **self.call,
                 "sock": self.sock,
                 "start_ns": self.start_ns,
-                "saddr": packed("192.0.2.1" if self.call["daddr"][:12] == _MAPPED else "2001:db8::1"),
+                "saddr": packed(
+                    "192.0.2.1" if self.call["daddr"][:12] == _MAPPED else "2001:db8::1"
+                ),
             }
         return self._owner
 

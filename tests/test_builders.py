@@ -4,12 +4,12 @@ import errno
 
 import pytest
 
-from builders import CLOSE, MS, S, endpoint, events, packed
+from builders import CLOSE, MS, Attempt, S, endpoint, events, packed
 from porttrace.tracer.event import EVENT, EventType, Flag
 
 
-def kinds(story: object) -> list[str]:
-    table = story.array()  # type: ignore[attr-defined]
+def kinds(story: Attempt) -> list[str]:
+    table = story.array()
     return [EventType(int(kind)).name for kind in table["type"]]
 
 
@@ -53,6 +53,9 @@ def test_who_is_told_the_errno() -> None:
     assert kinds(told_with) == kinds(told_never) == ["START", "RETURN", "END"]
     assert told_with.array()["error"][2] == errno.ECONNREFUSED
     assert told_never.array()["error"][2] == 0
+    taken = events().connect().syn_sent().in_progress().refused(told="taken")
+    assert kinds(taken.asked(errno.ECONNREFUSED)) == ["START", "RETURN", "END", "ERROR", "ERROR"]
+    assert taken.array()["error"].tolist()[3:] == [0, errno.ECONNREFUSED]
 
 
 def test_an_early_failure_has_no_socket() -> None:
@@ -100,7 +103,11 @@ def test_other_beginnings() -> None:
     by_ring = events().without_call().syn_sent().established()
     assert kinds(by_ring) == ["START", "END"]
     assert (by_ring.array()["call_ns"] == 0).all()
-    assert kinds(events().connect().syn_sent().deferred().established()) == ["START", "RETURN", "END"]
+    assert kinds(events().connect().syn_sent().deferred().established()) == [
+        "START",
+        "RETURN",
+        "END",
+    ]
 
 
 def test_a_killed_caller_returns_without_being_told() -> None:

@@ -56,10 +56,11 @@ def run(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[s
 
 def trace(command: Sequence[str], *options: str, timeout_s: float = 60) -> Traced:
     """Trace a command from its first connect to its end."""
-    return _read(run("--json", *options, "--", *command, timeout_s=timeout_s))
+    return read(run("--json", *options, "--", *command, timeout_s=timeout_s))
 
 
-def _read(done: "subprocess.CompletedProcess[str]") -> Traced:
+def read(done: "subprocess.CompletedProcess[str]") -> Traced:
+    """Return what a run of porttrace --json printed; no traceback may be in it."""
     objects = [json.loads(line) for line in done.stdout.splitlines()]
     assert "Traceback" not in done.stderr, done.stderr
     return Traced(done.returncode, objects, done.stderr)
@@ -85,8 +86,10 @@ class Running:
         if number:
             self._process.send_signal(number)
         out, err = self._process.communicate(timeout=timeout_s)
-        done = subprocess.CompletedProcess([], self._process.returncode, out, self._first_note + err)
-        return _read(done)
+        done = subprocess.CompletedProcess(
+            [], self._process.returncode, out, self._first_note + err
+        )
+        return read(done)
 
     def kill(self) -> None:
         """End it as the kernel would."""

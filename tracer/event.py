@@ -76,9 +76,15 @@ def parse_enum(text: str, name: str) -> dict[str, int]:
 
 _TEXT = EVENT_H.read_text()
 EVENT = parse_struct(_TEXT)
-# Any: a type checker cannot know the members of an enum that is read from C.
-EventType: Any = IntEnum("EventType", parse_enum(_TEXT, "event_type"))
-Flag: Any = IntFlag("Flag", parse_enum(_TEXT, "event_flag"))
+
+
+def _enum(kind: Any, name: str, declared: str) -> Any:
+    # Any: a type checker cannot know the members of an enum that is read from C.
+    return kind(name, parse_enum(_TEXT, declared))
+
+
+EventType = _enum(IntEnum, "EventType", "event_type")
+Flag = _enum(IntFlag, "Flag", "event_flag")
 
 
 def no_events() -> Events:

@@ -23,9 +23,9 @@ from porttrace.tracer.gate import is_gate
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
 from porttrace.tracer.probe import Counters, Probe
+from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.suspects import suspects
 
-ROUND_MS = 50
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
 
@@ -63,6 +63,7 @@ class LiveTrace:
             self.probe.attach()
             self.start_ns = time.monotonic_ns()
             self._seed(before)
+            self._reader = Reader(self.probe)
             self._known = {pid: processes.read_process(pid) for pid in self.options.pids}
             self._first = dict(self._known)
         except BaseException:
@@ -71,28 +72,30 @@ class LiveTrace:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._reader.stop()
         self.probe.close()
 
     # -- rounds --------------------------------------------------------------
 
     def read(self, timeout_ms: int = ROUND_MS) -> Round:
         """Wait at most `timeout_ms` for events and return what is final now."""
-        return self._round(final=False, timeout_ms=timeout_ms)
+        started_ns, events = joined(self._reader.take(timeout_ms))
+        ready = self._order.push(self._with_made(events), started_ns) if started_ns else no_events()
+        return self._round(events, ready)
 
     def finish(self) -> Round:
         """Drain what is left and return it: the last round."""
-        return self._round(final=True, timeout_ms=0)
+        self._reader.stop()
+        started_ns, events = joined(self._reader.take(0))
+        ready = self._order.push(self._with_made(events), started_ns)
+        return self._round(events, np.concatenate([ready, self._order.drain()]))
 
-    def _round(self, final: bool, timeout_ms: int) -> Round:
-        polled = self.probe.poll(timeout_ms)
-        started_ns = time.monotonic_ns()
-        drained = self.probe.poll(0)
-        parts = [self._made, polled, drained, self._loss_events()]
+    def _with_made(self, events: Events) -> Events:
+        parts = [self._made, events, self._loss_events()]
         self._made = no_events()
-        events = np.concatenate([part for part in parts if len(part)] or [no_events()])
-        ready = self._order.push(events, started_ns)
-        if final:
-            ready = np.concatenate([ready, self._order.drain()])
+        return np.concatenate(parts)
+
+    def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
         ready = self._without_false_gates(ready)
         return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)
@@ -103,6 +106,7 @@ class LiveTrace:
         for event, (cpu, count, first_ns, last_ns) in zip(events, losses, strict=True):
             event["type"], event["cpu"], event["in_flight"] = EventType.LOSS, cpu, count
             event["start_ns"], event["time_ns"] = first_ns, last_ns
+            event["fd"] = event["gate_stack"] = event["connect_stack"] = -1
         return events
 
     def _new_processes(self, events: Events) -> dict[int, Process]:
@@ -207,7 +211,11 @@ class LiveTrace:
                 os.fsencode(process.comm),
             )  # fmt: skip
             event["type"], event["time_ns"], event["start_ns"] = EventType.SEED, start_ns, start_ns
-            event["pid"], event["uid"], event["comm"] = process.pid, each.uid, process.comm.encode()
+            event["pid"], event["uid"], event["comm"] = (
+                process.pid,
+                each.uid,
+                os.fsencode(process.comm),
+            )
             event["saddr"], event["daddr"], event["family"] = each.saddr, each.daddr, each.family
             event["sport"], event["dport"] = each.sport, each.dport
             event["fd"] = event["gate_stack"] = event["connect_stack"] = -1

@@ -10,7 +10,6 @@ import numpy as np
 
 from porttrace.tracer.event import Events, no_events
 
-
 FOREVER_NS = 1 << 62
 """A watermark that everything is older than."""
 

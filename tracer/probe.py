@@ -7,17 +7,15 @@ caught; what was lost by it is in `Probe.missing`.
 import contextlib
 import ctypes
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from porttrace.tracer.errors import PorttraceError, UnsupportedError
-from porttrace.tracer.event import EVENT, Events, no_events
+from porttrace.tracer.event import Events, no_events
 from porttrace.tracer.layout import KERNEL_TREE, ROOF
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.source import join_source
 
 # (tracepoint, program, what is lost without it; "" = tracing is impossible without it)
@@ -76,17 +74,20 @@ class Probe:
     def __init__(self, options: TraceOptions, available: tuple[str, ...] = ()) -> None:
         self.options = options
         self.missing: list[str] = []
-        self._raw = bytearray()
         self._loss_seen: dict[int, int] = {}
+        self._buffer: PerfBuffer | None = None
         self._bpf, self._flags = _load(options, available)
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._fill_filters()
 
     def attach(self) -> None:
         """Attach every hook and open the perf buffer."""
-        self._bpf["events"].open_perf_buffer(
-            self._receive, page_cnt=self.options.pages, wakeup_events=_wakeup(self.options.pages)
-        )
+        table = self._bpf["events"]
+
+        def connect(cpu: int, fd: int) -> None:
+            table[table.Key(cpu)] = table.Leaf(fd)
+
+        self._buffer = PerfBuffer(self.options.pages, connect)
         for event, program, cost in _HOOKS:
             flag = _ONLY_WITH_FLAG.get(program)
             if flag and flag not in self._flags:
@@ -113,26 +114,20 @@ class Probe:
         """Detach everything. Safe to call twice."""
         with contextlib.suppress(Exception):
             self._bpf.cleanup()
+        if self._buffer:
+            self._buffer.close()
+            self._buffer = None
 
     # -- reading -----------------------------------------------------------
 
-    def poll(self, timeout_ms: int) -> Events:
-        """Wait at most `timeout_ms`, then return every record there is, in buffer order.
+    def wait(self, timeout_ms: int) -> None:
+        """Wait until a quarter of a CPU's buffer is full, at most `timeout_ms`."""
+        if self._buffer:
+            self._buffer.wait(timeout_ms)
 
-        Wake-ups come per quarter buffer, not per event, so whatever waits is drained
-        by the clock. Interrupted system calls count as a round.
-        """
-        with contextlib.suppress(KeyboardInterrupt):
-            self._bpf.perf_buffer_poll(timeout_ms)
-        self._bpf.perf_buffer_consume()
-        if not self._raw:
-            return no_events()
-        raw, self._raw = self._raw, bytearray()
-        return np.frombuffer(raw, EVENT)
-
-    def _receive(self, _cpu: int, data: Any, _size: int) -> None:
-        # Never raise here: ctypes swallows it. One append per record, no object.
-        self._raw += ctypes.string_at(data, EVENT.itemsize)
+    def read(self) -> Events:
+        """Return every record there is, in buffer order."""
+        return self._buffer.read() if self._buffer else no_events()
 
     def losses(self) -> list[tuple[int, int, int, int]]:
         """Return what was lost since the last call: (cpu, count, first_ns, last_ns)."""
@@ -154,12 +149,15 @@ class Probe:
         if stack_id < 0:
             return ()
         if stack_id not in self._stacks:
-            frames = tuple(
-                self._bpf.ksym(address).decode(errors="replace")
-                for address in self._bpf["stacks"].walk(stack_id)
-            )
-            self._stacks[stack_id] = frames
+            self._stacks[stack_id] = self._walk(stack_id)
         return self._stacks[stack_id]
+
+    def _walk(self, stack_id: int) -> tuple[str, ...]:
+        # The kernel takes a stack out of its map while it copies it: it may not be there.
+        with contextlib.suppress(KeyError):
+            walked = self._bpf["stacks"].walk(stack_id)
+            return tuple(self._bpf.ksym(address).decode(errors="replace") for address in walked)
+        return ()
 
     def entries(self, table: str) -> Iterator[tuple[Any, Any]]:
         """Yield (key, value) of one of the program's maps, as ctypes objects."""
@@ -213,7 +211,7 @@ class Probe:
         except OSError as error:
             raise PorttraceError(
                 f"cannot open the cgroup {path}: {error.strerror}",
-                "give the path of a cgroup v2 directory, e.g. /sys/fs/cgroup/system.slice/x.service",
+                "give the path of a cgroup v2 directory, e.g. /sys/fs/cgroup/user.slice",
             ) from None
         try:
             self._bpf["wanted_cgroups"][ctypes.c_int(index)] = fd
@@ -227,11 +225,6 @@ class Probe:
 
 
 _COUNTERS = tuple(Counters.__dataclass_fields__)
-
-
-def _wakeup(pages: int) -> int:
-    # A quarter of the buffer: 16 more bytes an event for the perf header and size.
-    return max(1, pages * 4096 // (EVENT.itemsize + 16) // 4)
 
 
 def _load(options: TraceOptions, available: tuple[str, ...]) -> tuple[Any, list[str]]:

@@ -69,10 +69,19 @@ def preloaded(base: Path) -> tuple[str, ...]:
     wanted = {name for text in names for name in re.split(r"[\s:]+", text) if name}
     if not wanted:
         return ()
+    wanted |= {_resolved(base / "root", name) for name in wanted if name.startswith("/")}
     lines = [line.split(maxsplit=5) for line in _lines(base / "maps")]
     maps = {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
     mapped = sorted(path for path in maps if _asked_for(path, wanted))
     return tuple(path for path in mapped if defines(base / "root" / path.lstrip("/"), "connect"))
+
+
+def _resolved(root: Path, name: str) -> str:
+    # maps shows where a link leads to, in the process's own tree.
+    with contextlib.suppress(OSError, ValueError):
+        real = os.path.realpath(root / name.lstrip("/"))
+        return real.removeprefix(os.path.realpath(root).rstrip("/"))
+    return name
 
 
 def _asked_for(path: str, wanted: set[str]) -> bool:

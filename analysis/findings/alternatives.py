@@ -11,7 +11,7 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, scope_keys
 from porttrace.analysis.findings.parties import blocking_ns
-from porttrace.analysis.groups import Group
+from porttrace.analysis.groups import Group, Place
 from porttrace.analysis.model import Attempts, Hypothesis, Outcome, Trace
 from porttrace.analysis.scope import FIRM_P
 
@@ -28,6 +28,7 @@ class Case:
     trace: Trace
     place: str
     group: Group
+    at: Place  # all attempts at that place, for the scopes that were not chosen
 
     def attempts(self) -> Attempts:
         """Return the attempts of the group."""

@@ -23,9 +23,9 @@ _PLACES = ("gate", "connect", "user")
 def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find throttles that queue: one finding per place and throttled group."""
     cases = [
-        Case(trace, place, group)
-        for place in _PLACES
-        for group in throttled_groups(stand_at(trace, place))
+        Case(trace, at.name, group, at)
+        for at in (stand_at(trace, place) for place in _PLACES)
+        for group in throttled_groups(at)
     ]
     return [_finding(case) for case in cases if case.place != "user" or _preloads(case)]
 
@@ -97,7 +97,7 @@ def _subject(case: Case) -> dict[str, object]:
 
 
 def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
-    verdict, scopes = case.group.verdict, compare(stand_at(case.trace, case.place), case.group)
+    verdict, scopes = case.group.verdict, compare(case.at, case.group)
     return {
         "held": verdict.held,
         "still_held": verdict.waiting,

@@ -20,7 +20,7 @@ _SLOW_NS = 500_000_000
 _ENDED = (Outcome.timed_out, Outcome.cancelled, Outcome.unreachable)
 _ROUND_S = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 45, 60, 75, 90, 120)
 _WINDOWS_S = 21.0
-_NEIGHBOUR_S = 3.0  # three unanswered ARP or ND requests, one a second (mcast_solicit)
+_NEIGHBOUR_S = 3.0  # three unanswered ARP or neighbour requests, one a second (mcast_solicit)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,10 @@ def report(trace: Trace, findings: Sequence[Finding]) -> dict[str, Any]:
             "by_outcome": summary.by_outcome(trace.attempts),
         },
         "processes": [
-            {key: _plain(row[key]) for key in ("pid", "comm", "attempts", "max_in_flight", "max_demand")}
+            {
+                key: _plain(row[key])
+                for key in ("pid", "comm", "attempts", "max_in_flight", "max_demand")
+            }
             for row in summary.process_table(trace).to_dict("records")
         ],
         "findings": [finding_json(finding) for finding in findings],

@@ -72,9 +72,7 @@ def pending_line(row: np.void, now_ns: int, time: str) -> str:
         begin = int(row["gate_ns"] or row["call_ns"])
         state, held, took = f"at {place}", short(now_ns - begin), ""
     held, took = (held, took + "+") if took else (held + "+", "")
-    return _line(
-        time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
-    )
+    return _line(time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took)
 
 
 def short(ns: float) -> str:
@@ -124,7 +122,9 @@ def _trust(trace: Trace) -> Iterator[str]:
     trust = summary.trust(trace)
     lost = f"{trust.lost_events} LOST" if trust.lost_events else "none lost"
     wire = "wire probe on" if trace.host.wire else "no wire probe"
-    unknown = f", {trust.attempts_unknown} attempts with an unknown end" * bool(trust.attempts_unknown)
+    unknown = f", {trust.attempts_unknown} attempts with an unknown end" * bool(
+        trust.attempts_unknown
+    )
     yield from _wrapped(
         f"Trust: traced {summary.duration_s(trace):.1f} s, {trust.events} events, {lost}{unknown}; "
         f"{trace.host.mode} mode, {wire}."
@@ -190,8 +190,12 @@ def finding_text(finding: Finding) -> str:
         "\n".join(_measured(finding)),
         _section("Waited", map(_party, finding.victims[:_SHOWN]), len(finding.victims)),
         _section("In front of them", map(_party, _main_blockers(finding)), len(finding.blockers)),
-        _section("What can interpose there (facts; none is proof)", map(_suspect, finding.suspects)),
-        _section("Other explanations", (f"{h.name}: {h.verdict}. {h.why}" for h in finding.hypotheses)),
+        _section(
+            "What can interpose there (facts; none is proof)", map(_suspect, finding.suspects)
+        ),
+        _section(
+            "Other explanations", (f"{h.name}: {h.verdict}. {h.why}" for h in finding.hypotheses)
+        ),
         _section("What to do", finding.advice),
     ]
     return "\n".join(section for section in sections if section)
@@ -248,4 +252,3 @@ def _wrapped(text: str, bullet: str = "") -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
-

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from porttrace.analysis.model import ATTEMPT, Outcome, Trace
 
 from . import simulate
@@ -127,7 +129,7 @@ def frozen(seed: int) -> Trace:
         call = resume + rng.randint(0, 900_000)
         marks = {"gate_ns": gate, "call_ns": call, "syn_ns": call + 9_000, "end_ns": call + MS}
         rows.append(simulate.row(number, client, marks, Outcome.established))
-    return Trace(simulate.np.array(rows, ATTEMPT), START_NS, resume + S)
+    return Trace(np.array(rows, ATTEMPT), START_NS, resume + S)
 
 
 def tracer(seed: int) -> Trace:

@@ -169,7 +169,7 @@ def packed(address: str) -> bytes:
 def row(call_id: int, client: Client, marks: dict[str, int], outcome: Outcome) -> np.void:
     """Return one `ATTEMPT` row of `client` with these marks, ns."""
     address, port = client.destination.rsplit(":", 1)
-    attempt = np.zeros(1, ATTEMPT)[0]
+    attempt: np.void = np.zeros(1, ATTEMPT)[0]
     attempt["attempt_id"], attempt["pid"], attempt["tid"] = call_id, client.pid, client.tid
     attempt["uid"], attempt["cgroup"], attempt["family"] = client.uid, client.cgroup, 2
     attempt["daddr"], attempt["dport"] = np.void(packed(address)), int(port)

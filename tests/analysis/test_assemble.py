@@ -58,7 +58,7 @@ def test_rows_are_in_order_of_their_first_mark_with_ids_of_their_own() -> None:
     assert (np.diff(start_ns(trace.attempts)) > 0).all()
     assert sorted(trace.attempts["attempt_id"].tolist()) == [1, 2, 3, 4]
     assert trace.attempts["demand_at_start"].tolist() == [1, 2, 3, 3]
-    assert trace.attempts["in_flight_at_start"].tolist() == [2, 1, 2, 2]
+    assert trace.attempts["in_flight_at_start"].tolist() == [2, 1, 2, 1]
 
 
 def test_losses_touch_rows() -> None:

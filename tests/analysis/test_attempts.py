@@ -148,6 +148,25 @@ def test_a_late_error_is_not_the_reason_of_the_end() -> None:
     assert outcome(rows_of(attempt)[0]) == Outcome.cancelled
 
 
+def test_an_errno_that_the_program_took_first() -> None:
+    """Whichever is recorded first, the program's question or the report without a number."""
+    attempt = events().connect().syn_sent().in_progress().refused(told="taken")
+    assert (outcome(row_of(attempt)), row_of(attempt)["errno"]) == (Outcome.failed, 0)
+    for after_ns in (10, -10):
+        attempt = events().connect().syn_sent().in_progress().refused(told="taken")
+        row = row_of(attempt.asked(errno.ECONNREFUSED, after_ns))
+        assert (outcome(row), row["errno"]) == (Outcome.refused, errno.ECONNREFUSED)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_question_long_after_the_end(cut: bool) -> None:
+    attempt = events().connect().syn_sent().in_progress().refused()
+    table = attempt.asked(errno.ECONNREFUSED, S).array()
+    rows = np.concatenate(fed(table, [S if cut else NEVER, NEVER]))
+    assert [outcome(row) for row in rows] == [Outcome.refused]
+    assert rows["dport"].tolist() == [80]
+
+
 # -- several calls, one attempt
 
 
@@ -211,7 +230,9 @@ def test_without_a_watched_scheduler_a_long_call_was_blocking() -> None:
 def test_the_marks_of_a_whole_life() -> None:
     attempt = events().connect(at=10 * S, held_ns=2 * S).syn_sent(after_ns=5)
     row = row_of(attempt.established(after_ns=MS, return_ns=77))
-    assert [int(row[f"{mark}_ns"]) for mark in ("sleep", "gate", "call", "syn", "end", "return")] == [
+    assert [
+        int(row[f"{mark}_ns"]) for mark in ("sleep", "gate", "call", "syn", "end", "return")
+    ] == [
         0,
         8 * S,
         10 * S,
@@ -233,7 +254,12 @@ def test_who_and_where_to() -> None:
     )
     row = row_of(attempt.syn_sent().established())
     assert (row["pid"], row["tid"], row["uid"], row["cgroup"]) == (7, 8, 33, 99)
-    assert (row["comm"], row["fd"], row["dport"], row["sport"]) == (b"agent", 12, 9100, attempt.sport)
+    assert (row["comm"], row["fd"], row["dport"], row["sport"]) == (
+        b"agent",
+        12,
+        9100,
+        attempt.sport,
+    )
     assert row["daddr"].tobytes() == packed("192.0.2.66")
     assert row["saddr"].tobytes() == packed("192.0.2.1")
     assert row["kernel_in_flight"] == 1
@@ -269,7 +295,12 @@ def test_origins() -> None:
     story.without_call(tid=3).syn_sent().established()
     story.seed(sport=40_001).established()
     rows = np.sort(rows_of(story), order="tid")
-    assert [Origin(int(o)).name for o in rows["origin"]] == ["seeded", "connect", "fastopen", "other"]
+    assert [Origin(int(o)).name for o in rows["origin"]] == [
+        "seeded",
+        "connect",
+        "fastopen",
+        "other",
+    ]
     assert [outcome(row) for row in rows] == [Outcome.established] * 4
     assert rows["blocking"][rows["origin"] == Origin.fastopen].tolist() == [0]
 
@@ -404,7 +435,9 @@ _SOCKS = [0xAB000, 0xCD000]
 
 def _tell(draw: st.DrawFn, attempt: Attempt) -> None:
     # What may happen after connect(2) was called.
-    kind = draw(st.sampled_from(["early", "gate", "untracked", "deferred", "calls", "ring", "plain"]))
+    kind = draw(
+        st.sampled_from(["early", "gate", "untracked", "deferred", "calls", "ring", "plain"])
+    )
     if kind == "early":
         attempt.fails_early(draw(_CODES), draw(_LATER))
     elif kind == "gate":
@@ -434,13 +467,15 @@ def _tell_of_syn_sent(draw: st.DrawFn, attempt: Attempt, kind: str) -> None:
     if end == "established":
         attempt.established(draw(_LATER), return_ns=return_ns)
     elif end == "failed":
-        told = draw(st.sampled_from(["after", "with", "never"]))
+        told = draw(st.sampled_from(["after", "with", "never", "taken"]))
         attempt.failed(draw(_CODES), draw(_LATER), return_ns=return_ns, told=told)
     elif end == "cancelled":
         attempt.cancelled(draw(_LATER), return_ns=return_ns)
     if kind == "calls" and end != "none":
         for _ in range(draw(st.integers(0, 2))):
             attempt.call_again(draw(_LATER)).returned(-draw(_CODES), 1_000)
+    if draw(st.booleans()):
+        attempt.asked(draw(_CODES), draw(_LATER))
 
 
 @st.composite

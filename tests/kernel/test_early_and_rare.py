@@ -5,9 +5,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tracing import Traced, trace
 
 from porttrace.lab.site import Site, open_site
+from tracing import Traced, trace
 
 pytestmark = pytest.mark.kernel
 

@@ -1,14 +1,13 @@
 """However a trace ends: drained, summed up, the right exit code, nothing left attached."""
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
 from tracing import PORTTRACE, run, running, trace, wait_until
 
 pytestmark = pytest.mark.kernel

@@ -1,15 +1,14 @@
 """Filters work in the kernel: what they leave out never becomes an event."""
 
 import os
-import subprocess
 import sys
-from pathlib import Path
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tracing import Traced, run, trace
 
 from porttrace.lab.site import Site, open_site
+from tracing import Traced, run, trace
 
 pytestmark = pytest.mark.kernel
 

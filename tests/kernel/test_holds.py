@@ -6,13 +6,13 @@ import sys
 import time
 
 import pytest
-from tracing import Traced, running, trace, wait_until
 
 from porttrace.lab.site import DEAD, LIVE, open_site
 from porttrace.lab.throttle import Throttle
 from porttrace.tracer import features, sockets
 from porttrace.tracer.live import LiveTrace
 from porttrace.tracer.options import TraceOptions
+from tracing import Traced, running, trace, wait_until
 
 pytestmark = pytest.mark.kernel
 

@@ -1,11 +1,13 @@
 """The maps of the kernel program cannot leak, and say how full they were."""
 
-import errno
 import socket
-import threading
+import subprocess
+import sys
 
 import pytest
 
+from porttrace.analysis.assemble import losses_of
+from porttrace.lab.site import open_site
 from porttrace.tracer import features
 from porttrace.tracer.event import EventType
 from porttrace.tracer.live import LiveTrace
@@ -14,10 +16,16 @@ from porttrace.tracer.options import TraceOptions
 pytestmark = pytest.mark.kernel
 
 
+REFUSED = (
+    "import socket, sys\n"
+    "for _ in range(int(sys.argv[2])):\n"
+    "    with socket.socket() as s: s.connect_ex(('127.0.0.1', int(sys.argv[1])))\n"
+)
+
+
 def refused(count: int, port: int) -> None:
-    for _ in range(count):
-        with socket.socket() as sock:
-            assert sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+    # In a process of its own: a tracer never traces itself.
+    subprocess.run([sys.executable, "-c", REFUSED, str(port), str(count)], check=True)
 
 
 @pytest.fixture
@@ -28,18 +36,9 @@ def refusing_port() -> int:
 
 
 def test_1200_refused_connects_leave_a_1024_entry_map_empty(refusing_port: int) -> None:
-    # Another process connects: a tracer never traces itself.
-    import subprocess
-    import sys
-
-    code = (
-        "import socket, sys\n"
-        "for _ in range(1200):\n"
-        "    with socket.socket() as s: s.connect_ex(('127.0.0.1', int(sys.argv[1])))\n"
-    )
     options = TraceOptions(remote_ports=frozenset((refusing_port,)), max_attempts=1024)
     with LiveTrace(options, features.compile_flags()) as live:
-        subprocess.run([sys.executable, "-c", code, str(refusing_port)], check=True)
+        refused(1200, refusing_port)
         events = live.finish().events
         counters = live.counters()
         left = list(live.probe.entries("attempts"))
@@ -51,13 +50,8 @@ def test_1200_refused_connects_leave_a_1024_entry_map_empty(refusing_port: int) 
     assert 1 <= counters.attempts_peak <= 8
 
 
-def test_a_full_map_is_counted_and_pairs_nothing_wrongly(refusing_port: int) -> None:
+def test_a_full_map_is_counted_and_pairs_nothing_wrongly() -> None:
     # GIVEN a map of 64 places and 200 sockets in SYN_SENT at once (made by a child)
-    import subprocess
-    import sys
-
-    from porttrace.lab.site import open_site
-
     code = (
         "import socket, time\n"
         "made = []\n"
@@ -84,9 +78,6 @@ def test_a_full_map_is_counted_and_pairs_nothing_wrongly(refusing_port: int) -> 
 
 
 def test_threads_that_end_leave_no_entry() -> None:
-    import subprocess
-    import sys
-
     code = (
         "import threading, time\n"
         "time.sleep(0.7)\n"
@@ -102,4 +93,18 @@ def test_threads_that_end_leave_no_entry() -> None:
         live.finish()
         assert list(live.probe.entries("threads")) == []
         assert list(live.probe.entries("targets")) == []
-    assert threading.active_count() >= 1
+
+
+def test_received_and_lost_events_are_exactly_those_that_were_made(refusing_port: int) -> None:
+    # GIVEN a buffer of one page per CPU that nobody reads while 500 connects are refused
+    options = TraceOptions(remote_ports=frozenset((refusing_port,)), pages=1)
+    with LiveTrace(options, features.compile_flags()) as live:
+        live.read()
+        live._reader.stop()
+        refused(500, refusing_port)
+        received = live.probe.read()
+        losses, made = losses_of(live.finish().events), live.counters().events
+    assert 0 < len(received) < 100
+    assert len(received) + sum(loss.count for loss in losses) == made
+    assert made >= 1500  # START, END and RETURN of each
+    assert all(loss.first_ns < loss.last_ns for loss in losses)

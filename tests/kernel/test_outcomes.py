@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tracing import Traced, trace
 
 from porttrace.lab.site import Site, open_site
 from porttrace.tracer import sockets
+from tracing import Traced, trace
 
 pytestmark = pytest.mark.kernel
 STRACE_CALL = re.compile(r"^(\d+) +connect\(.*sin6?_port=htons\((\d+)\)", re.M)

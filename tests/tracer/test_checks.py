@@ -35,7 +35,7 @@ def test_a_whole_host_lacks_nothing(host: FakeHost) -> None:
 def test_every_fault_names_its_price_and_its_remedy(
     host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     for path in ("sys/kernel/tracing/events/sock", "sys/kernel/btf"):
         host.hide(path)

@@ -40,7 +40,7 @@ def libc() -> Path:
 
 def test_libc_defines_connect() -> None:
     assert defines(libc(), "connect")
-    assert not defines(libc(), "connec")
+    assert not defines(libc(), "connect_")
     assert not defines(libc(), "no_such_function")
 
 

@@ -33,7 +33,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     if shutil.which("gcc") is None and "CI" not in os.environ:
         pytest.skip("gcc is not installed: the C compiler cannot be asked for the offsets")
     folder = tmp_path_factory.mktemp("event")
-    lines = [f'say("size", sizeof(struct event), _Alignof(struct event));']
+    lines = ['say("size", sizeof(struct event), _Alignof(struct event));']
     for name in EVENT.names or ():
         member = f"((struct event *)0)->{name}"
         lines.append(f'say("{name}", offsetof(struct event, {name}), sizeof({member}));')
@@ -55,11 +55,17 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return found
 
 
+def place(dtype: np.dtype[np.void], name: str) -> tuple[int, int]:
+    """Return size and offset of a field."""
+    assert dtype.fields is not None
+    return dtype.fields[name][0].itemsize, int(dtype.fields[name][1])
+
+
 def test_offsets_and_sizes_are_the_compilers(compiled: dict[str, int]) -> None:
     assert (EVENT.itemsize, EVENT.alignment) == (compiled["size"], compiled["size 2"])
     for name in EVENT.names or ():
-        field, offset = (EVENT.fields or {})[name][:2]
-        assert (name, offset, field.itemsize) == (name, compiled[name], compiled[f"{name} 2"])
+        size, offset = place(EVENT, name)
+        assert (name, offset, size) == (name, compiled[name], compiled[f"{name} 2"])
 
 
 def test_enums_are_the_compilers(compiled: dict[str, int]) -> None:
@@ -75,8 +81,7 @@ def test_no_name_is_left_out() -> None:
 
 
 def test_padding_is_explicit() -> None:
-    covered = sum((EVENT.fields or {})[name][0].itemsize for name in EVENT.names or ())
-    assert covered == EVENT.itemsize
+    assert sum(place(EVENT, name)[0] for name in EVENT.names or ()) == EVENT.itemsize
 
 
 def test_names_end_at_the_first_nul_and_addresses_do_not() -> None:
@@ -97,10 +102,18 @@ def declaration(*lines: str) -> str:
 def test_a_declaration_becomes_a_dtype() -> None:
     dtype = parse_struct(
         declaration(
-            "u8 kind;\t/* a */", "u64 at;\t/* b */", "char name[LEN];\t/* c */", "u8 pad[3];\t/* d */"
+            "u8 kind;\t/* a */",
+            "u64 at;\t/* b */",
+            "char name[LEN];\t/* c */",
+            "u8 pad[3];\t/* d */",
         )
     )
-    assert [(dtype.fields or {})[name][1] for name in ("kind", "at", "name", "pad")] == [0, 8, 16, 32]
+    assert [place(dtype, name)[1] for name in ("kind", "at", "name", "pad")] == [
+        0,
+        8,
+        16,
+        32,
+    ]
     assert dtype.itemsize == 40
 
 
@@ -148,7 +161,21 @@ def test_a_constant_that_cannot_be_read_is_named() -> None:
 
 
 _WORDS = st.sampled_from(
-    ["u8", "u64", "char", "x", "[LEN]", "[3]", "[99999999999]", ";", "\t", " ", "/* c */", "\n", "};"]
+    [
+        "u8",
+        "u64",
+        "char",
+        "x",
+        "[LEN]",
+        "[3]",
+        "[99999999999]",
+        ";",
+        "\t",
+        " ",
+        "/* c */",
+        "\n",
+        "};",
+    ]
 )
 _LINES = st.lists(_WORDS, max_size=9).map("".join) | st.text(max_size=30)
 

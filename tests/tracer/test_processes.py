@@ -77,7 +77,10 @@ def test_our_own_process() -> None:
         (f"/kubepods.slice/kubepods-pod4c1f.slice/crio-{ID}.scope/container", ID),
         (f"/k8s.io/{ID}", ID),
         (f"/machine.slice/libpod-{ID}.scope", ID),
-        (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container", ID),
+        (
+            f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope/container",
+            ID,
+        ),
         (f"/machine.slice/libpod-conmon-{ID}.scope", ""),
         (f"/crio-conmon-{ID}.scope", ""),
         (f"/docker/{ID}0", ""),
@@ -152,14 +155,13 @@ def test_a_zombie_does_not() -> None:
 
 
 def test_a_thread_is_no_process() -> None:
-    go, seen = threading.Event(), []
-    thread = threading.Thread(target=lambda: (seen.append(threading.get_native_id()), go.wait()))
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
     thread.start()
-    while not seen:
-        pass
     try:
-        assert not exists(seen[0])
-        assert thread_group(seen[0]) == os.getpid()
+        assert thread.native_id
+        assert not exists(thread.native_id)
+        assert thread_group(thread.native_id) == os.getpid()
     finally:
         go.set()
         thread.join()
@@ -190,7 +192,9 @@ def mapped(base: Path, library: Path, path: str) -> None:
         maps.write(f"7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0          [stack]\n{line}")
 
 
-@pytest.mark.parametrize("asked", ["/opt/a/libshim.so", "libshim.so", "other.so:libshim.so", "x libshim.so"])
+@pytest.mark.parametrize(
+    "asked", ["/opt/a/libshim.so", "libshim.so", "other.so:libshim.so", "x libshim.so"]
+)
 def test_a_preloaded_library_is_found(tmp_path: Path, shim: Path, asked: str) -> None:
     base = fake(tmp_path, environ=f"HOME=/\0LD_PRELOAD={asked}\0PATH=/bin\0")
     mapped(base, shim, "/opt/a/libshim.so")

@@ -52,10 +52,12 @@ def test_what_hangs_in_syn_sent_is_found(stuck: Stuck) -> None:
 
 
 def test_an_established_socket_is_not_connecting() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            sport = client.getsockname()[1]
-            assert sport not in [each.sport for each in connecting()]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        sport = client.getsockname()[1]
+        assert sport not in [each.sport for each in connecting()]
 
 
 def test_sockets_have_owners() -> None:

@@ -58,9 +58,13 @@ def test_an_unreadable_file_is_named(tmp_path: Path, text: str) -> None:
 def test_the_compiler_names_the_real_line(tmp_path: Path) -> None:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not installed: no compiler can be asked")
-    main = write(tmp_path, main_c='int x;\n#include "a.h"\nint y = gone;\n', a_h="\n\nint z = oops;\n")
+    main = write(
+        tmp_path, main_c='int x;\n#include "a.h"\nint y = gone;\n', a_h="\n\nint z = oops;\n"
+    )
     build = ["gcc", "-fsyntax-only", "-xc", "-"]
-    done = subprocess.run(build, input=join_source(main), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        build, input=join_source(main), capture_output=True, text=True, check=False
+    )
     assert re.findall(r"^(\S+:\d+):\d+: error", done.stderr, re.M) == ["a.h:3", "main.c:3"]
 
 

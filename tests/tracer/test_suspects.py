@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from porttrace.tracer import processes, suspects as module
+from porttrace.tracer import processes
+from porttrace.tracer import suspects as module
 from porttrace.tracer.facts import Process
 from porttrace.tracer.suspects import notify_holders, suspects
 
@@ -97,8 +98,8 @@ def test_a_real_tracer() -> None:
     """A child that asked to be traced by its parent: us."""
     code = "import ctypes, time; print(ctypes.CDLL(None).ptrace(0, 0, 0, 0)); time.sleep(60)"
     child = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
     try:
-        assert child.stdout
         if child.stdout.readline().strip() != "0":
             pytest.skip("ptrace is not permitted here")
         kinds = [fact.kind for fact in suspects(processes.read_process(child.pid))]
@@ -108,5 +109,4 @@ def test_a_real_tracer() -> None:
         deadline = time.monotonic() + 5
         while child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        if child.stdout:
-            child.stdout.close()
+        child.stdout.close()

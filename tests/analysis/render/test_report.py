@@ -168,7 +168,13 @@ def test_a_finding_in_full() -> None:
         "start_ns": S,
     }
     assert told["suspects"] == [
-        {"kind": "preload", "place": "user", "what": "\\xff\x1b", "source": "/proc/\\xff\x1b", "pid": 7}
+        {
+            "kind": "preload",
+            "place": "user",
+            "what": "\\xff\x1b",
+            "source": "/proc/\\xff\x1b",
+            "pid": 7,
+        }
     ]
     assert told["advice"] == ["\\xff\x1b"]
 
@@ -183,7 +189,11 @@ def test_attempts() -> None:
     first, second, third = (loads(attempt_json(row)) for row in trace().attempts)
     assert first["comm"] == "\\xffweb"
     assert (first["family"], first["saddr"], first["daddr"]) == (4, "192.0.2.1", "192.0.2.2")
-    assert (first["outcome"], first["origin"], first["blocking"]) == ("established", "connect", True)
+    assert (first["outcome"], first["origin"], first["blocking"]) == (
+        "established",
+        "connect",
+        True,
+    )
     assert (first["gate_ns"], first["call_ns"]) == (None, S)
     assert (second["family"], second["daddr"], second["dport"]) == (6, "2001:db8::2", 443)
     assert (second["outcome"], second["errno"], second["blocking"]) == ("refused", 111, False)

@@ -83,7 +83,9 @@ def test_a_line_of_an_attempt() -> None:
     )
 
 
-@pytest.mark.parametrize(("to", "most"), [(WIDEST_V4, 80), ("[2001:db8::1]:80", 80), (WIDEST_V6, 100)])
+@pytest.mark.parametrize(
+    ("to", "most"), [(WIDEST_V4, 80), ("[2001:db8::1]:80", 80), (WIDEST_V6, 100)]
+)
 def test_the_widest_lines(to: str, most: int) -> None:
     story = events()
     how = {"pid": 4_194_304, "comm": b"fifteen-letters", "to": to}
@@ -102,7 +104,7 @@ def test_a_line_of_a_pending_attempt() -> None:
     story.connect(comm=b"agent", at=S).syn_sent(after_ns=0).in_progress()
     (row,) = trace_of(story).attempts
     assert text.pending_line(row, 4 * S, "4.000").split() == (
-        "4.000 7 agent 192.0.2.2:80 in SYN_SENT 3.00s+".split()
+        ["4.000", "7", "agent", "192.0.2.2:80", "in", "SYN_SENT", "3.00s+"]
     )
 
 
@@ -238,7 +240,9 @@ def test_a_finding_in_full() -> None:
 
 def test_a_finding_with_nothing_but_a_verdict() -> None:
     bare = Finding("connect-storm", "info", 0.6, {}, "many connects")
-    assert text.finding_text(bare) == "[INFO] connect-storm: likely (confidence 0.60)\n  many connects"
+    assert (
+        text.finding_text(bare) == "[INFO] connect-storm: likely (confidence 0.60)\n  many connects"
+    )
     assert text.level(replace(bare, confidence=0.8)) == "firm"
 
 

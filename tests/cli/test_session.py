@@ -1,0 +1,123 @@
+"""A session grows by rounds and is a whole trace at any moment."""
+
+import time
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from builders import MS, S, events, packed
+from fakelive import FakeLive, Story
+from porttrace.analysis.model import Outcome, Process
+from porttrace.cli import session as module
+from porttrace.cli.session import Session
+from porttrace.tracer.facts import Held
+from porttrace.tracer.live import LiveTrace
+from porttrace.tracer.options import TraceOptions
+
+PID_7 = TraceOptions(pids=frozenset((7,)))
+
+
+def session_of(story: Story, options: TraceOptions = PID_7) -> tuple[Session, FakeLive]:
+    live = FakeLive(options, story)
+    return Session(cast(LiveTrace, live)), live
+
+
+def held(since_ns: int) -> Held:
+    return Held(9, 8, "gate", since_ns, "web", packed("192.0.2.9"), 389, ())
+
+
+def test_rounds_in_rows_out() -> None:
+    first = events().connect(at=S).syn_sent().in_progress()
+    second = events().connect(at=S).syn_sent().in_progress().established(after_ns=2 * S)
+    rest = second.array()[2:]
+    session, live = session_of(Story([first.array(), rest], processes=[Process(7, comm="web")]))
+    assert len(session.take(live.read(1))) == 0
+    assert session.waiting()["outcome"].tolist() == [Outcome.pending]
+    assert session.trace(3 * S).attempts["outcome"].tolist() == [Outcome.pending]
+    assert len(session.take(live.read(1))) == 0  # its grace is not over
+    assert len(session.waiting()) == 0
+    assert len(session.take(live.finish())) == 1
+    trace = session.trace(9 * S)
+    assert trace.attempts["outcome"].tolist() == [Outcome.established]
+    assert (trace.start_ns, trace.end_ns, trace.events, trace.filter) == (0, 9 * S, 3, "pid 7")
+    assert trace.processes == {7: Process(7, comm="web")}
+
+
+def test_suspects_are_asked_about_who_was_held_and_once() -> None:
+    story = events()
+    story.connect(pid=7, tid=1, at=5 * S, held_ns=S).syn_sent().established()
+    story.connect(pid=7, tid=2, at=9 * S, held_ns=S).syn_sent().established()
+    story.connect(pid=8, tid=3, at=9 * S, held_ns=MS).syn_sent().established()
+    story.connect(pid=6, tid=4, at=9 * S, slept_ns=S).syn_sent().established()
+    session, live = session_of(Story([story.array()]))
+    session.take(live.finish())
+    assert live.asked == [6, 7]
+    assert set(session.trace(S).suspects) == {6, 7}
+
+
+def test_suspects_are_asked_about_who_is_held_now() -> None:
+    now_ns = time.monotonic_ns()
+    session, live = session_of(Story(held=[held(now_ns - 20 * MS)]))
+    session.look()
+    assert live.asked == [9]
+    (row,) = session.waiting()
+    assert (row["pid"], row["gate_ns"], row["outcome"]) == (9, now_ns - 20 * MS, Outcome.pending)
+    assert session.trace(now_ns).attempts["attempt_id"].tolist() == [1]
+    briefly, live = session_of(Story(held=[held(time.monotonic_ns())]))
+    briefly.look()
+    assert live.asked == []
+
+
+def test_losses_are_kept() -> None:
+    session, live = session_of(Story([events().loss(1, 2, count=5).array()]))
+    session.take(live.read(1))
+    trace = session.trace(S)
+    assert [loss.count for loss in trace.losses] == [5]
+
+
+def test_old_rows_are_let_go_and_the_report_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS", 2)
+    rounds = [events().connect(at=n * S).syn_sent().established().array() for n in range(1, 6)]
+    session, live = session_of(Story(rounds))
+    for _ in rounds:
+        session.take(live.read(1))
+    session.take(live.finish())
+    trace = session.trace(9 * S)
+    assert trace.attempts["attempt_id"].tolist() == [4, 5]
+    assert "3 oldest attempts are not in the tables" in " ".join(trace.notes)
+
+
+def test_notes_about_what_the_kernel_could_not_keep() -> None:
+    session, live = session_of(Story())
+    live.story.counters = replace(
+        live.story.counters, attempts_full=3, calls_full=4, stacks_lost=5, attempts_peak=40_000
+    )
+    notes = " ".join(session.trace(S).notes)
+    for part in (
+        "3 attempts found all 65536",
+        "4 calls of connect",
+        "5 kernel stacks",
+        "Up to 40000",
+    ):
+        assert part in notes
+    quiet, _ = session_of(Story())
+    assert quiet.trace(S).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "missing", "seen"),
+    [
+        (PID_7, [], True),
+        (PID_7, ["no holds before the call are seen"], False),
+        (PID_7, ["no errno of non-blocking connects"], True),
+        (TraceOptions(), [], False),
+    ],
+)
+def test_whether_gates_were_watched(options: TraceOptions, missing: list[str], seen: bool) -> None:
+    session, _ = session_of(Story(missing=missing), options)
+    trace = session.trace(S)
+    assert trace.gates_seen is seen
+    for cost in missing:
+        assert f"Not available on this host: {cost}." in trace.notes
+    assert any("whole host" in note for note in trace.notes) is not options.targeted

@@ -1,0 +1,175 @@
+"""The perf buffer, read from its mapped pages: whole rounds of records at once.
+
+bcc's own reader calls back once a record, which costs more than all the rest of
+the reading, and every call has to win Python's lock. Here a round is one copy per CPU.
+
+    page 0        data pages (a power of two)
+    head, tail -> | header 8 | size 4 | struct event | pad | header 8 | ...
+
+Layout: struct perf_event_mmap_page and perf_event_header, include/uapi/linux/perf_event.h.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import platform
+import select
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from porttrace.tracer.errors import NotPermittedError, PorttraceError
+from porttrace.tracer.event import EVENT, Events, no_events
+
+_PAGE = mmap.PAGESIZE
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_SOFTWARE, _BPF_OUTPUT, _SAMPLE_RAW = 1, 10, 1 << 10
+_WATERMARK = 1 << 14  # bit of perf_event_attr: wake by bytes, not by records
+_CLOEXEC = 8
+_ENABLE = 0x2400
+_HEAD = slice(1024, 1032)
+_TAIL = slice(1032, 1040)
+_RECORD_SAMPLE = 9
+_HEADER = np.dtype([("type", "<u4"), ("misc", "<u2"), ("size", "<u2")])
+# header, the raw data's own size, then the record; perf rounds up to 8 bytes.
+_RAW_OFFSET = _HEADER.itemsize + 4
+_STRIDE = (_RAW_OFFSET + EVENT.itemsize + 7) // 8 * 8
+_RECORD = np.dtype(
+    {
+        "names": ["type", "size", "event"],
+        "formats": ["<u4", "<u2", EVENT],
+        "offsets": [0, 6, _RAW_OFFSET],
+        "itemsize": _STRIDE,
+    }
+)
+
+
+def online_cpus(listing: Path = Path("/sys/devices/system/cpu/online")) -> list[int]:
+    """Return the numbers of the CPUs that are online."""
+    cpus: list[int] = []
+    for part in listing.read_text().strip().split(","):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return cpus
+
+
+class PerfBuffer:
+    """One ring per online CPU; `connect(cpu, fd)` tells the kernel program where to write.
+
+    Raises NotPermittedError or PorttraceError when a ring cannot be made.
+    """
+
+    def __init__(self, pages: int, connect: Callable[[int, int], None]) -> None:
+        self._rings: list[_Ring] = []
+        self._poll = select.poll()
+        try:
+            for cpu in online_cpus():
+                ring = _Ring(cpu, pages)
+                self._rings.append(ring)
+                self._poll.register(ring.fd, select.POLLIN)
+                connect(cpu, ring.fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def wait(self, timeout_ms: int) -> None:
+        """Wait until a ring is a quarter full, at most `timeout_ms`."""
+        with contextlib.suppress(InterruptedError):
+            self._poll.poll(timeout_ms)
+
+    def read(self) -> Events:
+        """Return every record there is: each CPU's in order, CPU after CPU."""
+        parts = [part for ring in self._rings for part in decode(ring.take())]
+        return np.concatenate(parts) if parts else no_events()
+
+    def close(self) -> None:
+        """Unmap and close every ring."""
+        for ring in self._rings:
+            ring.close()
+        self._rings = []
+
+
+def decode(data: bytes) -> Iterator[Events]:
+    """Yield the records in the bytes of one ring, a run at a time.
+
+    Anything else in between (notices of loss: the exact count is kept in the kernel)
+    is stepped over; a record that is cut or damaged ends the round.
+    """
+    offset = 0
+    while offset + _HEADER.itemsize <= len(data):
+        count = (len(data) - offset) // _STRIDE
+        run = np.frombuffer(data, _RECORD, count, offset)
+        fits = (run["type"] == _RECORD_SAMPLE) & (run["size"] == _STRIDE)
+        length = count if fits.all() else int(np.argmin(fits))
+        if length:
+            yield np.ascontiguousarray(run["event"][:length])
+            offset += length * _STRIDE
+            continue
+        size = int(np.frombuffer(data, _HEADER, 1, offset)["size"][0])
+        if size < _HEADER.itemsize:
+            return
+        offset += size
+
+
+class _Ring:
+    def __init__(self, cpu: int, pages: int) -> None:
+        self._size = pages * _PAGE
+        self.fd = _open_ring(cpu, self._size // 4)
+        try:
+            self._map = mmap.mmap(self.fd, _PAGE + self._size)
+        except OSError as error:
+            os.close(self.fd)
+            raise PorttraceError(
+                f"cannot map {pages} pages for the perf buffer of CPU {cpu}: {error.strerror}",
+                "raise the limit of locked memory (ulimit -l unlimited)",
+            ) from None
+        self._barrier = threading.Lock()
+        self._barrier.acquire()
+        fcntl.ioctl(self.fd, _ENABLE, 0)
+
+    def take(self) -> bytes:
+        # What lies between tail and head, in one piece; then the kernel may reuse it.
+        (head,) = struct.unpack("<Q", self._map[_HEAD])
+        (tail,) = struct.unpack("<Q", self._map[_TAIL])
+        if head == tail:
+            return b""
+        # Data must not be read before head: a release and an acquire keep that order.
+        self._barrier.release()
+        self._barrier.acquire()
+        begin, end = tail % self._size, head % self._size
+        if begin < end:
+            data = self._map[_PAGE + begin : _PAGE + end]
+        else:
+            data = self._map[_PAGE + begin :] + self._map[_PAGE : _PAGE + end]
+        self._map[_TAIL] = struct.pack("<Q", head)
+        return data
+
+    def close(self) -> None:
+        self._map.close()
+        os.close(self.fd)
+
+
+def _open_ring(cpu: int, watermark: int) -> int:
+    number = _PERF_EVENT_OPEN.get(platform.machine())
+    if number is None:
+        raise PorttraceError(
+            f"porttrace does not know {platform.machine()}", "it runs on x86_64 and aarch64"
+        )
+    # type, size, config, sample_period, sample_type, read_format, flags, wakeup, bp_type, ...
+    attr = struct.pack(
+        "<IIQQQQQII40x", _SOFTWARE, 96, _BPF_OUTPUT, 1, _SAMPLE_RAW, 0, _WATERMARK, watermark, 0
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.syscall(number, attr, -1, cpu, -1, _CLOEXEC)
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise NotPermittedError(
+            f"cannot open a perf buffer on CPU {cpu}: {os.strerror(code)}",
+            "run porttrace with sudo; it needs CAP_PERFMON or CAP_SYS_ADMIN",
+        )
+    return fd
