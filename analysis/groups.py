@@ -18,6 +18,10 @@ LONG_NS = 1_000_000_000
 """A hold that lasts so long is worth a word before it ends."""
 
 
+_SETTLED_NS = 100_000_000
+"""So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
+
+
 @dataclass(frozen=True)
 class _Partition:
     # The attempts of one place by their key in a scope.
@@ -165,14 +169,24 @@ def _take(spans_: Spans, rows: Ints) -> Spans:
     return Spans(spans_.start[rows], spans_.stop[rows], spans_.closed[rows])
 
 
-# In user space threads sleep for many reasons. Only who fell asleep while the slots were taken can
-# have slept for one; that choice does not look at the release, so it does not bend the test.
-# A slot counts as taken until the throttle can have noticed that it is free.
+# In user space threads sleep for many reasons. Only who fell asleep while the slots were taken,
+# and stayed taken for a while, can have slept for one; that choice does not look at the release, so
+# it does not bend the test. A slot counts as taken until the throttle can have noticed that it is
+# free.
 def _without_idlers(queue: Queue, slots: int) -> Queue:
     served = queue.service.lengths() > 0
     freed = queue.service.stop[served] + EPSILONS_NS[1]
     times, counts = depth(queue.service.start[served], freed)
+    taken_until = _free_from(times, counts < slots)
     at = np.searchsorted(times, queue.hold.start, "right")
-    taken = np.concatenate([np.zeros(1, np.int64), counts])[at] >= slots
+    until = np.concatenate([np.zeros(1, np.int64), taken_until])[at]
+    taken = until >= np.minimum(queue.hold.stop, queue.hold.start + _SETTLED_NS)
     stop = np.where(taken, queue.hold.stop, queue.hold.start)
     return Queue(Spans(queue.hold.start, stop, queue.hold.closed & taken), queue.service)
+
+
+# For each step of a count: the first time at or after it at which a slot is free.
+def _free_from(times: Ints, free: Bools) -> Ints:
+    never = np.iinfo(np.int64).max
+    first = np.where(free, times, never)
+    return np.minimum.accumulate(first[::-1])[::-1].astype(np.int64)

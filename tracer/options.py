@@ -21,7 +21,7 @@ class TraceOptions:
     local_ports: frozenset[int] = frozenset()
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     cgroups: tuple[str, ...] = ()  # paths in the cgroup v2 tree
-    pages: int = 256  # of the perf buffer, per CPU; a power of two
+    pages: int = 0  # of the perf buffer, per CPU; a power of two; 0: as many as are reasonable
     max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
     extra_flags: tuple[str, ...] = field(default=())
 

@@ -25,9 +25,24 @@ def summary(
 ) -> str:
     """Return who is throttled, behind what, and what the worst of it was."""
     slots = case.group.verdict.slots
+    if not case.group.verdict.testable:
+        return _not_released(case, victims, blockers)
     can = "can only have" if sure >= 0.8 else "can, it seems, only have"
     rule = f"{_who(case)} {can} {names.count(slots, 'TCP connect attempt')} open at a time."
     return f"{rule} {_blocker(case, blockers)} {_meanwhile(case, victims)}"
+
+
+# Nobody has gone on yet: what was seen, and what it will mean if it ends as expected. No verdict.
+def _not_released(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) -> str:
+    held, slots = case.group.verdict.held, case.group.verdict.slots
+    waited = names.duration(victims[0].wait_s * 1e9)
+    are = "connect is" if held == 1 else "connects are"
+    stand = f"{_who(case)}: {held} {are} {_STOPPED[case.place]}, for {waited} so far"
+    first = blockers[0].destination if blockers else "another destination"
+    behind = f"while {names.count(slots, 'other attempt')} ({first}) got no answer"
+    they = "it goes" if held == 1 else "they go"
+    limit = f"only {names.count(slots, 'attempt')} at a time may be open"
+    return f"{stand}, {behind}. If {they} on as soon as that ends, {limit} here."
 
 
 def _who(case: Case) -> str:

@@ -86,3 +86,10 @@ def test_records_keep_every_field() -> None:
 def test_cpu_lists(tmp_path: Path, text: str, cpus: list[int]) -> None:
     (tmp_path / "online").write_text(text + "\n")
     assert online_cpus(tmp_path / "online") == cpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "pages"), [(1, 1024), (2, 1024), (16, 1024), (64, 256), (5000, 16)]
+)
+def test_buffers_shrink_on_large_hosts(cpus: int, pages: int) -> None:
+    assert perfbuffer.reasonable_pages(cpus) == pages
