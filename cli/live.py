@@ -88,9 +88,9 @@ def trace_live(
             JsonPrinter() if as_json else TextPrinter(live_trace.start_ns, timestamps)
         )
         session = Session(live_trace)
-        printer.begin(_beginning(options, child))
         if child:
             child.release()
+        printer.begin(_beginning(options, child))
         until = time.monotonic() + duration_s if duration_s else float("inf")
         loop = _Loop(session, printer)
         while time.monotonic() < until and not stopped() and not _over(options, child):
