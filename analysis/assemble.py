@@ -42,6 +42,7 @@ def held_rows(held: Iterable[Held]) -> Attempts:
         row["daddr"], row["dport"] = each.daddr, each.dport
         row["family"] = _AF_INET if each.daddr[:12] == _MAPPED else _AF_INET6
         row["fd"] = row["gate_stack"] = row["connect_stack"] = row["blocking"] = -1
+        row[f"{each.place}_stack"] = each.stack
         row["outcome"], row["complete"] = Outcome.pending, True
     return rows
 
@@ -54,11 +55,26 @@ def assemble(
     `about` carries everything but the attempts. Rows are sorted by first mark; their
     concurrency columns are filled and those that losses touch are marked.
     """
-    waiting = held_rows(held)
-    parts = [*finished, flush(carried, about.losses), waiting]
+    known = [*finished, flush(carried, about.losses)]
+    waiting = _still_held(held_rows(held), known)
+    parts = [*known, waiting]
     rows = np.concatenate(parts)
     rows["attempt_id"][len(rows) - len(waiting) :] = (
         np.arange(len(waiting)) + 1 + int(rows["attempt_id"].max(initial=0))
     )
     rows = mark_losses(rows[np.lexsort((rows["attempt_id"], start_ns(rows)))], about.losses)
     return dataclasses.replace(about, attempts=at_start(rows))
+
+
+def _still_held(waiting: Attempts, known: list[Attempts]) -> Attempts:
+    # Who went on since the look is known by its events: a hold is told by thread and beginning.
+    if not len(waiting):
+        return waiting
+    gone: set[tuple[int, int]] = set()
+    for rows in known:
+        rows = rows[np.isin(rows["tid"], waiting["tid"])]
+        for mark in ("gate_ns", "call_ns"):
+            gone.update(zip(rows["tid"].tolist(), rows[mark].tolist(), strict=True))
+    since = np.maximum(waiting["gate_ns"], waiting["call_ns"]).tolist()
+    keys = zip(waiting["tid"].tolist(), since, strict=True)
+    return waiting[np.array([key not in gone for key in keys], bool)]

@@ -1,5 +1,6 @@
 """The plain numbers of a trace: the process table and how far it can be trusted."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,9 +70,9 @@ def process_table(trace: Trace) -> pd.DataFrame:
 
 def _comm(trace: Trace, pid: int, rows: Attempts) -> str:
     known = trace.processes.get(pid)
-    if known and known.comm:
-        return known.comm
-    return bytes(rows["comm"][0]).decode(errors="surrogateescape")
+    raw = os.fsencode(known.comm) if known and known.comm else bytes(rows["comm"][0])
+    # Tables hold text that is UTF-8: any other byte is written out.
+    return raw.decode(errors="backslashreplace")
 
 
 def _latency(rows: Attempts) -> dict[str, float]:

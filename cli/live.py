@@ -166,7 +166,7 @@ class _Loop:
         due = [i for i, row in enumerate(rows) if self._is_due(row, steps)]
         self._shown_s = steps
         if due:
-            self._printer.pending(rows[due], now_ns)
+            self._printer.pending(rows[due], now_ns, self._session.stacks)
 
     def _identity(self, row: np.void) -> tuple[int, ...]:
         # A held attempt keeps its identity when it moves on from the gate.

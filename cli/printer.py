@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -12,13 +12,15 @@ from porttrace.analysis.model import Attempts, Finding, Trace
 from porttrace.analysis.render import report, text
 from porttrace.analysis.render.escape import printable
 
+Stacks = Mapping[int, tuple[str, ...]]
+
 
 class Printer(Protocol):
     """Prints data to standard output; notes go to standard error."""
 
     def begin(self, note: str) -> None: ...
     def attempts(self, rows: Attempts) -> None: ...
-    def pending(self, rows: Attempts, now_ns: int) -> None: ...
+    def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None: ...
     def finding(self, finding: Finding) -> None: ...
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
 
@@ -48,10 +50,11 @@ class TextPrinter:
             print(text.attempt_line(row, self._time(int(row["end_ns"]))))
         sys.stdout.flush()
 
-    def pending(self, rows: Attempts, now_ns: int) -> None:
-        """Print a line for each attempt that is still not over."""
+    def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
+        """Print a line for each attempt that is still not over, and what holds it."""
         for row in rows:
-            print(text.pending_line(row, now_ns, self._time(now_ns)))
+            frames = stacks.get(_stack_id(row), ())
+            print(text.pending_line(row, now_ns, self._time(now_ns), frames))
         sys.stdout.flush()
 
     def finding(self, finding: Finding) -> None:
@@ -76,10 +79,12 @@ class JsonPrinter:
             self._line("attempt", report.attempt_json(row))
         sys.stdout.flush()
 
-    def pending(self, rows: Attempts, now_ns: int) -> None:
-        """Print an object for each attempt that is still not over."""
+    def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
+        """Print an object for each attempt that is still not over, with the stack that holds it."""
         for row in rows:
-            self._line("pending", {**report.attempt_json(row), "now_ns": now_ns})
+            stack = list(stacks.get(_stack_id(row), ()))
+            line = {**report.attempt_json(row), "now_ns": now_ns, "stack": stack}
+            self._line("pending", line)
         sys.stdout.flush()
 
     def finding(self, finding: Finding) -> None:
@@ -96,3 +101,7 @@ class JsonPrinter:
 
     def _line(self, kind: str, value: dict[str, object]) -> None:
         print(json.dumps({"type": kind, **value}))
+
+
+def _stack_id(row: np.void) -> int:
+    return int(row["gate_stack"] if row["gate_ns"] and not row["call_ns"] else row["connect_stack"])

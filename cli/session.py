@@ -32,7 +32,7 @@ class Session:
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
         self._processes: dict[int, Process] = {}
-        self._stacks: dict[int, tuple[str, ...]] = {}
+        self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
         self._events = 0
         self._held: list[Held] = []
@@ -41,7 +41,7 @@ class Session:
     def take(self, done: Round) -> Attempts:
         """Add a round and return the attempts that it finished."""
         self._processes.update(done.processes)
-        self._stacks.update(done.stacks)
+        self.stacks.update(done.stacks)
         self._losses += losses_of(done.events)
         self._events += len(done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
@@ -69,6 +69,7 @@ class Session:
     def look(self) -> None:
         """Look at the threads that are held right now."""
         self._held = self._live.held()
+        self.stacks.update({h.stack: h.frames for h in self._held if h.frames})
         now_ns = time.monotonic_ns()
         self._ask_about([h.pid for h in self._held if now_ns - h.since_ns > _SUSPECT_NS])
 
@@ -85,7 +86,7 @@ class Session:
             start_ns=self._live.start_ns,
             end_ns=end_ns,
             processes=self._processes,
-            stacks=self._stacks,
+            stacks=self.stacks,
             losses=self._losses,
             host=self._host,
             suspects=self._suspects,

@@ -36,6 +36,7 @@ class Held:
     daddr: bytes  # 16 bytes, IPv4 mapped; all zero when not known
     dport: int
     frames: tuple[str, ...]  # kernel stack, innermost first
+    stack: int = -1  # id of that stack, negative when there is none
 
 
 @dataclass(frozen=True)

@@ -161,22 +161,21 @@ class LiveTrace:
     def _at_gate(self) -> Iterator[Held]:
         for key, thread in self.probe.entries("threads"):
             if thread.gate_ns and thread.on_ns < thread.off_ns:
-                frames = self.probe.stack(thread.gate_stack)
-                if is_gate(frames):
-                    yield self._held(key.value, thread, "gate", thread.gate_ns, frames)
+                if is_gate(self.probe.stack(thread.gate_stack)):
+                    yield self._held(key.value, thread, "gate", thread.gate_ns, thread.gate_stack)
 
     def _in_connect(self) -> Iterator[Held]:
         for key, call in self.probe.entries("calls"):
             if not call.sock:
-                frames = self.probe.stack(call.connect_stack)
-                yield self._held(key.value, call, "connect", call.call_ns, frames)
+                yield self._held(key.value, call, "connect", call.call_ns, call.connect_stack)
 
     def _held(
-        self, tid: int, entry: ctypes.Structure, place: str, since_ns: int, frames: tuple[str, ...]
+        self, tid: int, entry: ctypes.Structure, place: str, since_ns: int, stack: int
     ) -> Held:
         pid = getattr(entry, "pid", 0) or _tgid(tid)
         comm = _first_line(Path(f"/proc/{pid}/task/{tid}/comm"))
-        return Held(pid, tid, place, since_ns, comm, bytes(entry.daddr), entry.dport, frames)
+        frames = self.probe.stack(stack)
+        return Held(pid, tid, place, since_ns, comm, bytes(entry.daddr), entry.dport, frames, stack)
 
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         """Return the census of what could interpose on the connects of one process."""

@@ -15,6 +15,7 @@ from porttrace.analysis.findings.parties import blockers, suspects, victims
 from porttrace.analysis.groups import LONG_NS, Group, stand_at
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
+from porttrace.analysis.stacks import held_in
 
 RULE = "serialized-connects"
 _PLACES = ("gate", "connect", "user")
@@ -98,6 +99,7 @@ def _subject(case: Case) -> dict[str, object]:
 
 def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
     verdict, scopes = case.group.verdict, compare(case.at, case.group)
+    held = case.attempts()[case.group.queue.held()]
     return {
         "held": verdict.held,
         "still_held": verdict.waiting,
@@ -109,6 +111,7 @@ def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
         "cap_exceeded": verdict.cap_exceeded,
         "epsilon_ms": verdict.epsilon_ns / 1e6,
         "total_held_s": total_ns / 1e9,
+        "stack": list(held_in(held, case.place, case.trace.stacks)),
         "scopes": [result.row() for result in scopes],
         "settle": wording.settle(case, sure, scopes),
     }

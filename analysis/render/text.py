@@ -12,6 +12,7 @@ import numpy as np
 from porttrace.analysis import names, summary
 from porttrace.analysis.model import Finding, Origin, Outcome, Party, Suspect, Trace
 from porttrace.analysis.render.escape import padded, printable
+from porttrace.analysis.stacks import telling
 
 _WIDTH = 80
 _NAME = 15  # the kernel's names are 15 characters
@@ -63,8 +64,12 @@ def _held_ns(row: np.void) -> int:
     return until - begin if begin and until else 0
 
 
-def pending_line(row: np.void, now_ns: int, time: str) -> str:
-    """Return the line of an attempt that is not over: where it stands, and since when."""
+def pending_line(row: np.void, now_ns: int, time: str, frames: tuple[str, ...] = ()) -> str:
+    """Return the line of an attempt that is not over: where it stands, and since when.
+
+    With the kernel stack of a held one (`frames`, innermost first) a second line names the
+    function that holds it.
+    """
     if row["syn_ns"]:
         state, held, took = "in SYN_SENT", short(_held_ns(row)), short(now_ns - int(row["syn_ns"]))
     else:
@@ -72,7 +77,9 @@ def pending_line(row: np.void, now_ns: int, time: str) -> str:
         begin = int(row["gate_ns"] or row["call_ns"])
         state, held, took = f"at {place}", short(now_ns - begin), ""
     held, took = (held, took + "+") if took else (held + "+", "")
-    return _line(time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took)
+    cells = time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
+    inside = "" if row["syn_ns"] else ", called by ".join(telling(frames)[:2])
+    return _line(*cells) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
 
 
 def short(ns: float) -> str:
@@ -217,6 +224,9 @@ def _measured(finding: Finding) -> Iterator[str]:
     known = [f"{name} {value}" for name, value in facts if value]
     if known:
         yield "  " + ", ".join(known)
+    stack = finding.evidence.get("stack")
+    if isinstance(stack, list) and stack:
+        yield from _wrapped(printable("held in the kernel in " + ", called by ".join(stack)), "  ")
 
 
 def _section(title: str, lines: Iterable[str], total: int = 0) -> str:

@@ -80,3 +80,14 @@ def test_nothing_is_changed_in_place() -> None:
     assemble(ABOUT, [rows], still)
     assert rows.tolist() == before.tolist()
     assert len(ABOUT.attempts) == 0
+
+
+def test_who_went_on_since_the_look_is_not_held_any_more() -> None:
+    # GIVEN a thread seen at the gate, whose attempt then finished in the same round
+    story = events().connect(pid=7, tid=8, at=5 * S, held_ns=4 * S).syn_sent().established()
+    rows, rest = step(story.array(), Open(), 1 << 62)
+    seen = [held(8, stack=3), held(9, stack=3)]
+    trace = assemble(Trace(no_attempts(), S, 9 * S), [rows], rest, seen)
+    assert sorted(trace.attempts["tid"].tolist()) == [8, 9]
+    (waiting,) = trace.attempts[trace.attempts["tid"] == 9]
+    assert waiting["gate_stack"] == 3 and waiting["call_ns"] == 0

@@ -161,7 +161,7 @@ class Told:
     def attempts(self, rows: Attempts) -> None: ...
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
 
-    def pending(self, rows: Attempts, now_ns: int) -> None:
+    def pending(self, rows: Attempts, now_ns: int, stacks: object) -> None:
         self.waiting += [(int(row["tid"]), now_ns / S) for row in rows]
 
     def finding(self, finding: Finding) -> None:

@@ -27,7 +27,7 @@ def tell(printer: Printer) -> None:
     whole = trace()
     printer.begin("Tracing comm \x1b[2J.")
     printer.attempts(whole.attempts[:1])
-    printer.pending(whole.attempts[1:], 5 * S)
+    printer.pending(whole.attempts[1:], 5 * S, {})
     printer.finding(FINDING)
     printer.end(whole, [FINDING])
 
@@ -53,12 +53,12 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_times_since_the_start_fit_their_column(
     capsys: pytest.CaptureFixture[str], after_s: float, shown: str
 ) -> None:
-    TextPrinter(S).pending(trace().attempts[1:], S + int(after_s * S))
+    TextPrinter(S).pending(trace().attempts[1:], S + int(after_s * S), {})
     assert capsys.readouterr().out.split()[0] == shown
 
 
 def test_times_of_the_clock(capsys: pytest.CaptureFixture[str]) -> None:
-    TextPrinter(0, wall_clock=True).pending(trace().attempts[1:], time.monotonic_ns())
+    TextPrinter(0, wall_clock=True).pending(trace().attempts[1:], time.monotonic_ns(), {})
     shown = capsys.readouterr().out.split()[0]
     around = (time.strftime("%H:%M:%S", time.localtime(time.time() - ago)) for ago in (0, 1, 2))
     assert shown in around

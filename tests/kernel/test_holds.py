@@ -52,6 +52,7 @@ def gated() -> Traced:
 
 def test_a_connect_held_at_the_gate_is_pending_while_it_is_held(gated: Traced) -> None:
     held = [row for row in gated.of("pending") if row["dport"] == 80]
+    assert "seccomp_do_user_notification" in " ".join(held[0]["stack"])
     assert held and held[0]["gate_ns"] and not held[0]["syn_ns"]
     waited_s = (held[0]["now_ns"] - held[0]["gate_ns"]) / 1e9
     assert 1.0 <= waited_s < 1.6
