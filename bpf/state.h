@@ -111,6 +111,17 @@ static __always_inline void join_call(struct attempt *a, struct call *c, u64 soc
 	a->flags = FLAG_IN_CONNECT;
 }
 
+/* An attempt whose END was missed: the same socket begins anew. */
+static __always_inline void drop_stale(u64 sock)
+{
+	struct attempt *old = attempts.lookup(&sock);
+
+	if (!old)
+		return;
+	change_in_flight(old->pid, -1);
+	count_attempts(-1);
+}
+
 static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *ends)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -143,6 +154,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 		forget_call(&a, sock);
 		return;
 	}
+	drop_stale(sock);
 	if (attempts.update(&sock, &a)) {
 		count(COUNT_ATTEMPTS_FULL, 1);
 		a.flags |= FLAG_UNTRACKED;

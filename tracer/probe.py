@@ -7,6 +7,7 @@ caught; what was lost by it is in `Probe.missing`.
 import contextlib
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from porttrace.tracer.errors import PorttraceError, UnsupportedError
 from porttrace.tracer.event import Events, no_events
 from porttrace.tracer.layout import KERNEL_TREE, ROOF
+from porttrace.tracer.misses import missed
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.source import join_source
@@ -50,6 +52,10 @@ _HOOKS = (
 _ONLY_WITH_FLAG = {"on_switch": "-DGATE", "on_error_report": "-DHAVE_ERROR_REPORT"}
 
 
+ANY_CPU = 0xFFFF
+"""The CPU of a loss that no CPU is known for."""
+
+
 @dataclass(frozen=True)
 class Counters:
     """The kernel side's own counts, since attach; names follow `enum counter` of maps.h."""
@@ -76,6 +82,8 @@ class Probe:
         self.missing: list[str] = []
         self._loss_seen: dict[int, int] = {}
         self._buffer: PerfBuffer | None = None
+        self._program_fds: list[int] = []
+        self._misses_seen, self._misses_read_ns = 0, time.monotonic_ns()
         self._bpf, self._flags = _load(options, available)
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._fill_filters()
@@ -96,6 +104,7 @@ class Probe:
                 continue
             try:
                 self._bpf.attach_tracepoint(tp=event, fn_name=program)
+                self._program_fds.append(self._bpf.funcs[program.encode()].fd)
             except Exception as error:
                 if not cost:
                     raise UnsupportedError(
@@ -130,14 +139,24 @@ class Probe:
         return self._buffer.read() if self._buffer else no_events()
 
     def losses(self) -> list[tuple[int, int, int, int]]:
-        """Return what was lost since the last call: (cpu, count, first_ns, last_ns)."""
-        lost = []
+        """Return what was lost since the last call: (cpu, count, first_ns, last_ns).
+
+        Records that found the buffer full, and programs that could not run (cpu ANY_CPU).
+        """
+        lost = self._missed()
         for cpu, loss in enumerate(self._bpf["losses"][ctypes.c_int(0)]):
             seen = self._loss_seen.get(cpu, 0)
             if loss.count > seen:
                 self._loss_seen[cpu] = loss.count
                 lost.append((cpu, loss.count - seen, loss.first_ns, loss.last_ns))
         return lost
+
+    def _missed(self) -> list[tuple[int, int, int, int]]:
+        # The kernel says how often, not when: some time since the last look.
+        since_ns, now_ns = self._misses_read_ns, time.monotonic_ns()
+        total = sum(missed(fd) for fd in self._program_fds)
+        new, self._misses_seen, self._misses_read_ns = total - self._misses_seen, total, now_ns
+        return [(ANY_CPU, new, since_ns, now_ns)] if new else []
 
     def counters(self) -> Counters:
         """Return the kernel side's counts."""
