@@ -160,9 +160,9 @@ class LiveTrace:
 
     def _at_gate(self) -> Iterator[Held]:
         for key, thread in self.probe.entries("threads"):
-            if thread.gate_ns and thread.on_ns < thread.off_ns:
-                if is_gate(self.probe.stack(thread.gate_stack)):
-                    yield self._held(key.value, thread, "gate", thread.gate_ns, thread.gate_stack)
+            asleep = thread.gate_ns and thread.on_ns < thread.off_ns
+            if asleep and is_gate(self.probe.stack(thread.gate_stack)):
+                yield self._held(key.value, thread, "gate", thread.gate_ns, thread.gate_stack)
 
     def _in_connect(self) -> Iterator[Held]:
         for key, call in self.probe.entries("calls"):
