@@ -1,6 +1,7 @@
 """The verdict on real throttles, and on controls that must never be called throttled."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,14 @@ def test_load_makes_no_throttle(name: str, threads: str) -> None:
     assert len(traced.attempts) == int(threads) * 15
     assert traced.findings(RULE) == []
     assert traced.report["trust"]["lost_events"] == 0
+
+
+def test_a_process_under_strace_is_delayed_and_not_throttled(site: Site) -> None:
+    # strace stops every system call at the gate, and lets each go at once
+    words = ("--dead", DEAD, "--live", LIVE, "--truth", "/dev/null", "--dead-time", "0.5",
+             "--threads", "10", "--connects", "6", "--dead-share", "0.3")  # fmt: skip
+    argv = site.argv("storm", *words)
+    program = argv.index(sys.executable)
+    traced = trace([*argv[:program], "strace", "-f", "-o", "/dev/null", *argv[program:]])
+    assert any(row["gate_ns"] for row in traced.attempts), "ptrace must show at the gate"
+    assert traced.findings(RULE) == []
