@@ -33,8 +33,9 @@ def test_one_victim_behind_one_blocker() -> None:
     verdict = verdict_of((1, 1, 6001), (500, 6001.5, 6003))
     assert verdict.throttled()
     assert (verdict.slots, verdict.held, verdict.handoffs) == (1, 1, 1)
-    # 2 ms after the blocker's end, and what shows of the 2 ms after the victim's own; three tries.
-    assert verdict.p_value == pytest.approx(3 * 2.5 / 5501.5)
+    # Half a millisecond after the blocker's end in 5.5 s; two ways of looking.
+    assert verdict.p_value == pytest.approx(2 * 0.5 / 5501.5, rel=1e-3)
+    assert verdict.epsilon_ns == MS // 2 + 1
     assert verdict.lag_ns == MS // 2
 
 
@@ -95,3 +96,18 @@ def test_all_ends_and_releases_in_one_instant_have_another_cause() -> None:
     verdict = verdict_of(*stopped, (1000, 5000.4, 5001), (1100, 5000.6, 5001))
     assert verdict.common_cause
     assert not verdict.throttled()
+
+
+def test_a_late_supervisor_shows_by_the_largest_of_its_lags() -> None:
+    # Released 16, 42 and 86 ms after ends, after seconds of waiting: no fixed limit fits them all.
+    verdict = verdict_of(
+        (1, 1, 3001), (500, 3017, 3018), (4000, 4000, 7000), (4500, 7042, 7043), (5000, 7129, 7130)
+    )
+    assert verdict.throttled()
+    assert (verdict.handoffs, verdict.testable) == (3, 3)
+    assert verdict.p_value < 0.005
+
+
+def test_one_release_far_from_any_end_leaves_the_largest_lag_out() -> None:
+    verdict = verdict_of((1, 1, 3001), (500, 3017, 3018), (4000, 4000, 7000), (4500, 7900, 7901))
+    assert verdict.explained() <= 0.5
