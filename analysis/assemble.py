@@ -12,7 +12,7 @@ import numpy as np
 from porttrace.analysis.attempts import Open, flush, mark_losses
 from porttrace.analysis.concurrency import at_start
 from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Outcome, Trace, start_ns
-from porttrace.tracer.event import Events, EventType
+from porttrace.tracer.event import Events, EventType, Flag
 from porttrace.tracer.facts import Held
 
 _AF_INET, _AF_INET6 = 2, 10
@@ -26,6 +26,18 @@ def losses_of(events: Events) -> tuple[Loss, ...]:
         Loss(int(e["start_ns"]), int(e["time_ns"]), int(e["cpu"]), int(e["in_flight"]))
         for e in lost
     )
+
+
+def exits_of(events: Events) -> dict[int, int]:
+    """Return when each process that ended did so: pid to the time (ns) of its last EXIT.
+
+    Where the kernel does not mark the last thread (sched_process_exit before it had group_dead),
+    the main thread's exit stands for that of the process.
+    """
+    last = (events["flags"] & Flag.LAST_THREAD) != 0
+    ended = events[(events["type"] == EventType.EXIT) & (last | (events["pid"] == events["tid"]))]
+    ended = ended[np.argsort(ended["time_ns"], kind="stable")]
+    return dict(zip(ended["pid"].tolist(), ended["time_ns"].tolist(), strict=True))
 
 
 def held_rows(held: Iterable[Held]) -> Attempts:
@@ -55,26 +67,17 @@ def assemble(
     `about` carries everything but the attempts. Rows are sorted by first mark; their
     concurrency columns are filled and those that losses touch are marked.
     """
-    known = [*finished, flush(carried, about.losses)]
-    waiting = _still_held(held_rows(held), known)
-    parts = [*known, waiting]
-    rows = np.concatenate(parts)
+    waiting = held_rows(held)
+    rows = np.concatenate([*finished, flush(carried, about.losses), waiting])
     rows["attempt_id"][len(rows) - len(waiting) :] = (
         np.arange(len(waiting)) + 1 + int(rows["attempt_id"].max(initial=0))
     )
-    rows = mark_losses(rows[np.lexsort((rows["attempt_id"], start_ns(rows)))], about.losses)
+    rows = mark_losses(_sorted(rows), about.losses)
     return dataclasses.replace(about, attempts=at_start(rows))
 
 
-def _still_held(waiting: Attempts, known: list[Attempts]) -> Attempts:
-    # Who went on since the look is known by its events: a hold is told by thread and beginning.
-    if not len(waiting):
-        return waiting
-    gone: set[tuple[int, int]] = set()
-    for rows in known:
-        rows = rows[np.isin(rows["tid"], waiting["tid"])]
-        for mark in ("gate_ns", "call_ns"):
-            gone.update(zip(rows["tid"].tolist(), rows[mark].tolist(), strict=True))
-    since = np.maximum(waiting["gate_ns"], waiting["call_ns"]).tolist()
-    keys = zip(waiting["tid"].tolist(), since, strict=True)
-    return waiting[np.array([key not in gone for key in keys], bool)]
+def _sorted(rows: Attempts) -> Attempts:
+    # By first mark, then by id. Rows come in the order of their ends: nearly sorted.
+    first = start_ns(rows)
+    order = np.argsort(rows["attempt_id"], kind="stable")
+    return rows[order[np.argsort(first[order], kind="stable")]]

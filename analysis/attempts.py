@@ -103,6 +103,8 @@ def pending(carried: Open) -> Attempts:
 
 def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
     """Return the rows with `complete` cleared where a loss overlaps their life."""
+    if not losses:
+        return attempts
     marked = attempts.copy()
     begin = start_ns(marked)
     end = np.maximum(marked["end_ns"], marked["return_ns"])

@@ -71,7 +71,10 @@ def steps(scope_key: Ints, starts: Ints, ends: Ints) -> Steps:
     key = np.concatenate([scope_key[keep], scope_key[keep]])
     time = np.concatenate([starts[keep], ends[keep]])
     delta = np.repeat(np.array([1, -1], np.int64), np.count_nonzero(keep))
-    order = np.lexsort((time, key))
+    # As np.lexsort((time, key)), but times that come in runs, as they do, are merged, not sorted.
+    order = np.argsort(time, kind="stable")
+    if len(key) and (key != key[0]).any():
+        order = order[np.argsort(key[order], kind="stable")]
     key, time, level = key[order], time[order], np.cumsum(delta[order])
     # The sum over all scopes is right for each: every earlier scope has come back to zero.
     last = np.ones(len(key), np.bool_)

@@ -127,6 +127,7 @@ class Trace:
     gates_seen: bool = True  # False when the scheduler was not watched: no gate, no sleep marks
     events: int = 0  # records that arrived
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
+    exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
 
 
 @dataclass(frozen=True)

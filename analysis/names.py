@@ -4,12 +4,14 @@ Names that processes gave themselves are passed on raw: whoever prints them esca
 """
 
 import ipaddress
+from functools import lru_cache
 
 import numpy as np
 
 from porttrace.analysis.model import Trace
 
 
+@lru_cache(maxsize=65_536)
 def address(packed: bytes) -> str:
     """Return 16 address bytes as text: IPv4 unmapped, IPv6 in brackets."""
     ip = ipaddress.IPv6Address(packed)

@@ -30,6 +30,10 @@ _CLOSE = 0.003  # lag over the time since the release before: no pace meets ends
 _INSTANT_NS = 2_000_000
 
 
+Levels = tuple[Ints, Ints]
+"""Times at which the number in service changes, and the number from there."""
+
+
 @dataclass(frozen=True)
 class Queue:
     """The attempts of one group at one place: when each was held there and when past it."""
@@ -85,11 +89,12 @@ def examine(queue: Queue) -> Verdict | None:
     if not queue.held().any():
         return None
     own = _largest_lag(queue)
+    levels = depth(queue.service.start, queue.service.stop)
     # Two ways of looking, each corrected for both; the fixed epsilons for their number too.
     tries = len(EPSILONS_NS) * (2 if own else 1)
-    verdicts = [_examine(queue, epsilon, tries) for epsilon in EPSILONS_NS]
+    verdicts = [_examine(queue, levels, epsilon, tries) for epsilon in EPSILONS_NS]
     if own:
-        exact = _examine(queue, own, 2)
+        exact = _examine(queue, levels, own, 2)
         verdicts += [exact] if exact.handoffs == exact.testable else []
     return min(verdicts, key=lambda v: (not v.throttled(), v.p_value, v.epsilon_ns))
 
@@ -108,12 +113,12 @@ def _largest_lag(queue: Queue) -> int:
     return max(largest + 1, HELD_NS // 100) if fits else 0
 
 
-def _examine(queue: Queue, epsilon: int, tries: int) -> Verdict:
+def _examine(queue: Queue, levels: Levels, epsilon: int, tries: int) -> Verdict:
     ended = queue.service.closed & (queue.service.lengths() > 0)
     ends = np.sort(queue.service.stop[ended])
     just_ended = union(ends, ends + epsilon)
     held = queue.held()
-    load = _load(queue, held, just_ended)
+    load = _load(queue, levels, held, just_ended)
     found = _handoffs(queue, held, ends, just_ended, epsilon)
     handed, successes = found.handed, int(np.count_nonzero(found.handed))
     return Verdict(
@@ -127,7 +132,7 @@ def _examine(queue: Queue, epsilon: int, tries: int) -> Verdict:
         busy=load.busy,
         occupied=load.occupied,
         peak=load.peak,
-        cap_exceeded=excesses(queue.service, load.slots, min(epsilon, _OVERLAP_NS)),
+        cap_exceeded=excesses(queue.service, levels, load.slots, min(epsilon, _OVERLAP_NS)),
         lag_ns=int(np.median(found.lag[handed])) if successes else 0,
         paced=_is_paced(found.head[handed], found.lag[handed]),
         common_cause=_is_common_cause(queue.service, queue.hold.stop[handed] - found.lag[handed]),
@@ -147,8 +152,8 @@ class _Load:
 
 # Slots are the number that was in service for most of the time in which somebody was held. The
 # moments right after an end are left out: there the slot is free and the throttle has not looked.
-def _load(queue: Queue, held: Bools, just_ended: Ints) -> _Load:
-    times, counts = depth(queue.service.start, queue.service.stop)
+def _load(queue: Queue, levels: Levels, held: Bools, just_ended: Ints) -> _Load:
+    times, counts = levels
     in_hold = union(queue.hold.start[held], queue.hold.stop[held])
     cuts = _merged(times, in_hold, just_ended)
     lengths = np.diff(cuts)
@@ -222,13 +227,13 @@ def _earlier_release(released: Ints, times: Ints) -> Ints:
     return result
 
 
-def excesses(service: Spans, slots: int, epsilon: int) -> int:
+def excesses(service: Spans, levels: Levels, slots: int, epsilon: int) -> int:
     """Count how often more than `slots` were in service, handoffs left aside.
 
     A handoff may overlap for less than `epsilon`, if a throttle notices an end before the kernel
     says so: then the newcomer outlives the one that was there before it.
     """
-    times, counts = depth(service.start, service.stop)
+    times, counts = levels
     over = np.concatenate([np.zeros(1, np.bool_), counts > slots])
     first, last = times[over[1:] & ~over[:-1]], times[~over[1:] & over[:-1]]
     run = np.searchsorted(last, service.stop)

@@ -15,6 +15,10 @@ import click
 # name -> one line for the overview; the module porttrace.cli.<name> is imported when used.
 COMMANDS = {
     "live": "trace attempts now (the command when none is named)",
+    "report": "what a recording shows: findings, processes, trust",
+    "show": "the tables of a recording, filtered and sorted",
+    "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
+    "record": "record attempts to a file, with the least overhead",
     "lab": "real throttles and stories to try porttrace on",
     "doctor": "what this host lacks, and the command that mends it",
 }
@@ -37,6 +41,8 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[-1] == "--":
+            raise click.UsageError("There is no command behind the two dashes.", ctx)
         named = args and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
         looks_like_name = args and not args[0].startswith("-")
         return super().parse_args(ctx, args if named or looks_like_name else ["live", *args])
@@ -51,6 +57,8 @@ def porttrace() -> None:
     sudo porttrace --pid 1234              trace a process until Ctrl-C
     sudo porttrace -d 30 -- curl URL       trace a command from its first connect
     porttrace live --help                  filters and options of the live trace
+
+    --debug, anywhere before "--", shows where an error came from.
     """
 
 
@@ -99,6 +107,11 @@ def _take_debug(arguments: list[str]) -> bool:
 def _complain(error: Exception) -> int:
     # Our own errors carry a hint and a code; any other one is a defect of porttrace.
     hint = getattr(error, "hint", None)
+    if isinstance(error, OSError) and hint is None:
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(f"error: {error.strerror or error}{where}", err=True)
+        click.echo("hint: where does the output go? --debug shows what failed", err=True)
+        return 1
     if hint is None:
         click.echo(f"error: {type(error).__name__}: {error}", err=True)
         click.echo("hint: this is a defect of porttrace; --debug shows where it happened", err=True)

@@ -1,20 +1,24 @@
 """`porttrace lab`: real throttles around a command, and whole stories that end in a verdict."""
 
+from contextlib import ExitStack
 from dataclasses import fields
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
+from porttrace.analysis.model import Finding
 from porttrace.cli.child import Child
-from porttrace.cli.live import trace_live
+from porttrace.cli.live import output_file, trace_live
 from porttrace.cli.options import Duration
 from porttrace.lab import scenarios
 from porttrace.lab.run import run_throttled
 from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle
 from porttrace.tracer import features
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.parts import Parts
 
+_THROTTLED = "serialized-connects"
 _SCOPES = sorted({scope for scopes in SCOPES_OF_KIND.values() for scope in scopes})
 
 
@@ -39,12 +43,13 @@ def list_scenarios() -> None:
     for name in list(scenarios.SCENARIOS):
         story = scenarios.find(name)
         click.echo(f"{name:<20} {story.description}")
-        click.echo(f"{'':<20} must find: {story.finding or 'nothing'}")
+        click.echo(f"{'':<20} must find: {story.finding or 'no throttle'}")
 
 
 @lab.command(context_settings={"ignore_unknown_options": False})
 @click.argument("throttle", type=click.Choice(sorted(SCOPES_OF_KIND)))
-@click.option("--slots", default=1, show_default=True, help="Attempts let through at once; 0: all.")
+@click.option("--slots", type=click.IntRange(0), default=1, show_default=True,
+              help="Attempts let through at once; 0: all.")  # fmt: skip
 @click.option("--scope", type=click.Choice(_SCOPES), default="process", show_default=True,
               help="Whom the throttle counts.")  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
@@ -53,7 +58,7 @@ def run(throttle: str, slots: int, scope: str, command: tuple[str, ...]) -> int:
 
     \b
     Example:
-      sudo porttrace lab run gate --slots 2 -- curl http://192.0.2.2/
+      sudo porttrace lab run gate --slots 2 -- curl http://127.0.0.1/
     """
     return run_throttled(Throttle(throttle, slots, scope), list(command))
 
@@ -67,8 +72,12 @@ def run(throttle: str, slots: int, scope: str, command: tuple[str, ...]) -> int:
 @click.option("--threads", type=click.IntRange(1, 1000), help="Threads of the workload.")
 @click.option("--connects", type=click.IntRange(1, 10_000), help="Connects of each thread.")
 @click.option("--truth", type=click.Path(dir_okay=False), help="Write what really happened here.")
+@click.option("-o", "--output", metavar="FILE", help="Record the trace here, too.")
+@click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
-def scenario(name: str, truth: str | None, as_json: bool, **chosen: Any) -> int:
+def scenario(
+    name: str, truth: str | None, output: str | None, force: bool, as_json: bool, **chosen: Any
+) -> int:
     """Run a whole story: hosts, workload, throttle, trace and verdict.
 
     \b
@@ -77,18 +86,39 @@ def scenario(name: str, truth: str | None, as_json: bool, **chosen: Any) -> int:
     """
     features.require()
     settings = _settings(chosen)
-    with TemporaryDirectory(prefix="porttrace-") as private:
+    with ExitStack() as ends:
+        parts = ends.enter_context(output_file(output, force)) if output else None
+        private = ends.enter_context(TemporaryDirectory(prefix="porttrace-"))
         # With a file for the exact truth the workload speaks in plain words.
         truth = truth or f"{private}/truth.jsonl"
-        with scenarios.prepare(name, settings, truth) as prepared:
-            return _trace(prepared, as_json)
+        prepared = ends.enter_context(scenarios.prepare(name, settings, truth))
+        return _trace(scenarios.find(name), prepared, as_json, parts)
 
 
-def _trace(prepared: scenarios.Prepared, as_json: bool) -> int:
+def _trace(
+    story: scenarios.Scenario, prepared: scenarios.Prepared, as_json: bool, parts: Parts | None
+) -> int:
     click.echo(f"Story: {prepared.description}.", err=True)
+    found: list[Finding] = []
     with Child(prepared.argv, prepared.env, output_to_stderr=as_json) as child:
         options = TraceOptions(pids=frozenset((child.pid,)), follow_children=True)
-        return trace_live(options, child, None, as_json)
+        code = trace_live(options, child, None, as_json, parts=parts, on_end=found.extend)
+        if child.status is None:
+            return code  # stopped in the middle: the story has not been told
+    return code or _judge(story, {finding.rule for finding in found})
+
+
+def _judge(story: scenarios.Scenario, rules: set[str]) -> int:
+    # A story knows what a trace of it must find, and what it must not.
+    if story.finding and story.finding not in rules:
+        click.echo(f"This story must find {story.finding}: NOT FOUND.", err=True)
+        return 1
+    if story.finding != _THROTTLED and _THROTTLED in rules:
+        click.echo("This story has no throttle, and one was found: WRONG.", err=True)
+        return 1
+    told = f"{story.finding}: found" if story.finding else "no throttle: none was found"
+    click.echo(f"This story must find {told}.", err=True)
+    return 0
 
 
 def _settings(chosen: dict[str, Any]) -> scenarios.Settings:

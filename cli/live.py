@@ -1,31 +1,31 @@
 """The live trace: what `porttrace --pid N` and `porttrace -- COMMAND` run."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from porttrace.analysis.findings import diagnose
-from porttrace.analysis.model import start_ns
+from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.text import level
 from porttrace.cli.child import Child
 from porttrace.cli.options import Duration, filters, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
+from porttrace.cli.running import Pace, check_targets, over, started, stop_flag, what_is_traced
 from porttrace.cli.session import Session
-from porttrace.tracer import features, processes
-from porttrace.tracer.errors import TargetError
-from porttrace.tracer.live import LiveTrace
+from porttrace.tracer import features
+from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.parts import Parts
+
+if TYPE_CHECKING:
+    from porttrace.tracer.recorder import Recorder
 
 # An attempt that waits is shown when it crosses each of these.
 _PENDING_S = (1, 3, 10, 30, 60, 120, 300, 600)
-# Looking and diagnosing may take this share of the time, and no more.
-_SHARE = 0.05
 
 
 @click.command(name="live")
@@ -33,11 +33,15 @@ _SHARE = 0.05
 @click.option("-d", "--duration", type=Duration(), help="Stop after this time (30, 30s, 5m).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option("-t", "--timestamps", is_flag=True, help="Times of the clock, not since the start.")
+@click.option("-o", "--output", metavar="FILE", help="Record here, too.")
+@click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def live(
     duration: float | None,
     as_json: bool,
     timestamps: bool,
+    output: str | None,
+    force: bool,
     command: tuple[str, ...],
     **chosen: Any,
 ) -> int:
@@ -51,28 +55,22 @@ def live(
     Example:
       sudo porttrace --pid 1234 -d 1m
       sudo porttrace --json -- curl http://192.0.2.2/
+      sudo porttrace -o login.ptrace --pid 1234
     """
     features.require()
-    _check_targets(chosen["pids"])
-    with _started(command, as_json) as child:
+    check_targets(chosen["pids"])
+    with ExitStack() as ends:
+        parts = ends.enter_context(output_file(output, force)) if output else None
+        child = ends.enter_context(started(command, as_json))
         options = trace_options(command_pid=child.pid if child else 0, **chosen)
-        return trace_live(options, child, duration, as_json, timestamps)
+        return trace_live(options, child, duration, as_json, timestamps, parts)
 
 
-def _started(command: tuple[str, ...], as_json: bool) -> AbstractContextManager[Child | None]:
-    return Child(command, output_to_stderr=as_json) if command else nullcontext()
-
-
-def _check_targets(pids: Sequence[int]) -> None:
-    for pid in pids:
-        if not processes.exists(pid):
-            owner = processes.thread_group(pid)
-            hint = (
-                f"{pid} is a thread of process {owner}: use --pid {owner}"
-                if owner
-                else "'ps -e' or 'pgrep NAME' shows the processes that are there"
-            )
-            raise TargetError(f"there is no process {pid}", hint)
+def output_file(path: str, force: bool) -> Parts:
+    """Open the file that a live trace is recorded to. Raises OutputError or click.UsageError."""
+    if path == "-":
+        raise click.UsageError("standard output is taken; 'porttrace record -o -' writes there.")
+    return Parts(path, force)
 
 
 def trace_live(
@@ -81,82 +79,74 @@ def trace_live(
     duration_s: float | None,
     as_json: bool,
     timestamps: bool = False,
+    parts: Parts | None = None,
+    on_end: Callable[[Sequence[Finding]], None] | None = None,
 ) -> int:
-    """Trace until something ends it; return the exit code (that of COMMAND when it ended)."""
-    with _stop_flag() as stopped, LiveTrace(options, features.compile_flags()) as live_trace:
+    """Trace until something ends it; return the exit code (that of COMMAND when it ended).
+
+    With `parts` it is recorded, too: an error in that is raised after the summary.
+    `on_end` gets the findings after they were printed.
+    """
+    with ExitStack() as ends:
+        stopped = ends.enter_context(stop_flag())
+        live_trace = ends.enter_context(LiveTrace(options, features.compile_flags()))
         printer: Printer = (
             JsonPrinter() if as_json else TextPrinter(live_trace.start_ns, timestamps)
         )
         session = Session(live_trace)
+        recorder = ends.enter_context(_recorder(live_trace, parts)) if parts else None
         if child:
             child.release()
-        printer.begin(_beginning(options, child))
+        printer.begin(f"Tracing {what_is_traced(options, child)}. Ctrl-C ends it with a summary.")
         until = time.monotonic() + duration_s if duration_s else float("inf")
-        loop = _Loop(session, printer)
-        while time.monotonic() < until and not stopped() and not _over(options, child):
+        loop = _Loop(session, printer, recorder)
+        while time.monotonic() < until and not stopped() and not over(options, child):
             loop.turn(live_trace)
-        loop.last_turn(live_trace)
+        findings = loop.last_turn(live_trace)
+        if on_end:
+            on_end(findings)
     return child.status or 0 if child else 0
 
 
-def _beginning(options: TraceOptions, child: Child | None) -> str:
-    what = options.describe() or "all processes"
-    if child:
-        what = f"the command (pid {child.pid}) and its children"
-    return f"Tracing {what}. Ctrl-C ends it with a summary."
+def _recorder(live_trace: LiveTrace, parts: Parts) -> "Recorder":
+    # pyarrow is not needed, and not waited for, where nothing is recorded.
+    from porttrace.tracer.recorder import Recorder, header
 
-
-def _over(options: TraceOptions, child: Child | None) -> bool:
-    if child:
-        return child.ended()
-    return bool(options.pids) and not any(processes.exists(pid) for pid in options.pids)
-
-
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    # Ctrl-C and SIGTERM only raise a flag: the loop drains, sums up and returns 0.
-    seen: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in numbers}
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@dataclass
-class _Pace:
-    # Runs something now and then, seldom enough that it takes only its share.
-    least_s: float
-    due_s: float = 0.0
-
-    def run(self, work: Callable[[], None]) -> None:
-        begin = time.monotonic()
-        if begin < self.due_s:
-            return
-        work()
-        end = time.monotonic()
-        self.due_s = end + max(self.least_s, (end - begin) / _SHARE)
+    return Recorder(parts, header(live_trace))
 
 
 class _Loop:
-    def __init__(self, session: Session, printer: Printer) -> None:
-        self._session, self._printer = session, printer
-        self._look, self._diagnose = _Pace(0.25), _Pace(1.0)
+    def __init__(
+        self, session: Session, printer: Printer, recorder: "Recorder | None" = None
+    ) -> None:
+        self._session, self._printer, self._recorder = session, printer, recorder
+        self._look, self._diagnose = Pace(0.25), Pace(1.0)
         self._announced: dict[tuple[str, ...], str] = {}
         self._shown_s: dict[tuple[int, ...], int] = {}
 
     def turn(self, live_trace: LiveTrace) -> None:
-        self._printer.attempts(self._session.take(live_trace.read()))
+        self._take(live_trace.read())
         self._look.run(self._show_pending)
         self._diagnose.run(self._announce)
 
-    def last_turn(self, live_trace: LiveTrace) -> None:
+    def last_turn(self, live_trace: LiveTrace) -> tuple[Finding, ...]:
         self._session.look()
-        self._printer.attempts(self._session.take(live_trace.finish()))
+        self._take(live_trace.finish())
         trace = self._session.trace(time.monotonic_ns())
-        self._printer.end(trace, diagnose(trace))
+        findings = diagnose(trace)
+        self._printer.end(trace, findings)
+        if self._recorder:
+            from porttrace.tracer.recorder import end
+
+            self._recorder.look(self._session.held, self._session.suspects)
+            self._recorder.finish(end(live_trace, trace.end_ns))
+        return findings
+
+    def _take(self, done: Round) -> None:
+        if self._recorder:
+            self._recorder.put(done)
+            self._recorder.look(self._session.held, self._session.suspects)
+        self._printer.attempts(self._session.take(done))
 
     def _show_pending(self) -> None:
         self._session.look()

@@ -1,5 +1,6 @@
 """Options that several commands share, spelt the same everywhere, and their types."""
 
+import os
 import pwd
 import re
 from collections.abc import Callable
@@ -39,6 +40,21 @@ class Ports(click.ParamType):  # type: ignore[type-arg]
         return frozenset(map(int, words))
 
 
+class Comm(click.ParamType[str]):
+    """A thread's name as the kernel keeps it: 1 to 15 bytes."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        raw = os.fsencode(str(value))
+        if not raw:
+            self.fail("a name is needed, as in --comm nginx", param, ctx)
+        if len(raw) > 15:
+            short = os.fsdecode(raw[:15])
+            self.fail(f"the kernel keeps 15 characters of a name: write {short!r}", param, ctx)
+        return str(value)
+
+
 class User(click.ParamType):  # type: ignore[type-arg]
     """A user by name or number. The number."""
 
@@ -67,7 +83,7 @@ _FILTERS = (
                  help="This process; may be given several times."),
     click.option("--children/--no-children", default=None,
                  help="Follow children too; default for -- COMMAND."),
-    click.option("--comm", "comms", multiple=True, metavar="NAME",
+    click.option("--comm", "comms", multiple=True, type=Comm(), metavar="NAME",
                  help="Threads of this name (15 characters, as the kernel has it)."),
     click.option("-u", "--uid", "uids", multiple=True, type=User(), help="Processes of this user."),
     click.option("-P", "--port", "remote_ports", type=Ports(), help="To these remote ports."),
@@ -96,6 +112,8 @@ def trace_options(
     """Turn the filter options into what the tracer takes. Raises click.UsageError."""
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 exclude each other; leave both out to trace both.")
+    if children and not pids and not command_pid:
+        raise click.UsageError("--children follows those of a process: name it with --pid.")
     targets = frozenset(pids) | ({command_pid} if command_pid else frozenset())
     return TraceOptions(
         pids=targets,

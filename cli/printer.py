@@ -31,6 +31,7 @@ class TextPrinter:
     def __init__(self, start_ns: int, wall_clock: bool = False) -> None:
         self._start_ns = start_ns
         self._wall_clock = wall_clock
+        self._told: set[tuple[int, int]] = set()
 
     def _time(self, mark_ns: int) -> str:
         if self._wall_clock:
@@ -53,7 +54,10 @@ class TextPrinter:
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print a line for each attempt that is still not over, and what holds it."""
         for row in rows:
-            frames = stacks.get(_stack_id(row), ())
+            # What holds it is told once; every further line only says that it still does.
+            hold = int(row["tid"]), int(row["gate_ns"] or row["call_ns"])
+            frames = () if hold in self._told else stacks.get(_stack_id(row), ())
+            self._told.add(hold)
             print(text.pending_line(row, now_ns, self._time(now_ns), frames))
         sys.stdout.flush()
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from porttrace.analysis import attempts
-from porttrace.analysis.assemble import assemble, held_rows, losses_of
+from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of
 from porttrace.analysis.findings import diagnose
+from porttrace.analysis.held import still_held
 from porttrace.analysis.model import Attempts, Finding, Loss, Process, Suspect, Trace, no_attempts
 from porttrace.tracer.facts import Held
-from porttrace.tracer.live import LiveTrace, Round, host
+from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
 # Rows kept for the findings and the tables; what is older was printed and is let go.
 MAX_ROWS = 1_000_000
@@ -31,6 +32,7 @@ class Session:
         self._kept = 0
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
+        self._exits: dict[int, int] = {}
         self._processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
@@ -43,7 +45,9 @@ class Session:
         self._processes.update(done.processes)
         self.stacks.update(done.stacks)
         self._losses += losses_of(done.events)
+        self._exits.update(exits_of(done.events))
         self._events += len(done.events)
+        self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
         self._keep(rows)
         held = (rows["gate_ns"] > 0) & (rows["call_ns"] - rows["gate_ns"] > _SUSPECT_NS)
@@ -73,6 +77,16 @@ class Session:
         now_ns = time.monotonic_ns()
         self._ask_about([h.pid for h in self._held if now_ns - h.since_ns > _SUSPECT_NS])
 
+    @property
+    def held(self) -> list[Held]:
+        """The threads that were held at the last look and have not gone on since."""
+        return self._held
+
+    @property
+    def suspects(self) -> dict[int, tuple[Suspect, ...]]:
+        """The census of each process that was asked about."""
+        return self._suspects
+
     def waiting(self) -> Attempts:
         """Return the attempts that are not over: in SYN_SENT, or held at the last look."""
         under_way = attempts.pending(self._open)
@@ -88,11 +102,12 @@ class Session:
             processes=self._processes,
             stacks=self.stacks,
             losses=self._losses,
+            exits=self._exits,
             host=self._host,
             suspects=self._suspects,
             filter=options.describe(),
             wall_offset_ns=time.time_ns() - time.monotonic_ns(),
-            gates_seen=options.targeted and not any("holds before" in cost for cost in missing),
+            gates_seen=gates_seen(options, missing),
             events=self._events,
             notes=tuple(self._notes()),
         )
@@ -103,29 +118,10 @@ class Session:
         return diagnose(self.trace(time.monotonic_ns()))
 
     def _notes(self) -> list[str]:
-        counters, options = self._live.counters(), self._live.options
-        notes = [
-            f"Not available on this host: {cost}." for cost in sorted(set(self._live.probe.missing))
+        found = notes(self._live.options, self._live.probe.missing, self._live.counters())
+        if not self._dropped:
+            return [*found]
+        return [
+            *found,
+            f"{self._dropped} oldest attempts are not in the tables below (they were printed).",
         ]
-        if not options.targeted:
-            notes.append(
-                "The whole host was traced: holds before the kernel's connect (places user and "
-                "gate) show only with --pid, --comm, --uid, --cgroup or -- COMMAND."
-            )
-        for count, what in (
-            (counters.attempts_full, f"attempts found all {options.max_attempts} places to follow "
-                                     "a socket taken; only the result of their call is known"),
-            (counters.calls_full, "calls of connect could not be followed: too many at once"),
-            (counters.threads_full, "sleeps of threads could not be followed: too many threads"),
-            (counters.targets_full, "children could not be followed: too many processes"),
-            (counters.stacks_lost, "kernel stacks could not be stored"),
-            (self._dropped, "oldest attempts are not in the tables below (they were printed)"),
-        ):  # fmt: skip
-            if count:
-                notes.append(f"{count} {what}.")
-        if counters.attempts_peak * 2 > options.max_attempts:
-            notes.append(
-                f"Up to {counters.attempts_peak} sockets were in SYN_SENT at once; "
-                f"{options.max_attempts} can be followed."
-            )
-        return notes

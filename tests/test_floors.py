@@ -19,13 +19,19 @@ FOLDERS = ("tracer", "analysis", "lab", "cli")
 # Within a folder a module imports from its own floor or from those before it.
 # A module that is not named stands with the last floor in tracer (device and
 # recording) and with attempts in analysis; a package's __init__ stands on top.
-TRACER_FLOORS = (("errors", "layout", "facts"), ("event",))
+TRACER_FLOORS = (
+    ("errors", "layout", "facts"),
+    ("event", "beside", "input", "output"),
+    ("columns", "parts"),
+    ("tracefile",),
+)
 ANALYSIS_FLOORS = (
     ("model",),
     ("names",),
     ("attempts", "concurrency", "holds", "ladder", "throttle"),
     ("findings",),
-    ("render", "export"),
+    ("recording",),
+    ("render", "export", "show", "plot"),
 )
 TOP = 9
 
@@ -35,9 +41,11 @@ ALLOWED = {
     "analysis": (
         "porttrace.analysis",
         # what a trace is made of; never what reads the kernel
+        "porttrace.tracer.beside",
         "porttrace.tracer.errors",
         "porttrace.tracer.event",
         "porttrace.tracer.facts",
+        "porttrace.tracer.tracefile",
     ),
     "lab": ("porttrace.lab", "porttrace.tracer"),
     "cli": ("porttrace",),
@@ -45,7 +53,7 @@ ALLOWED = {
 
 # The one module that may import it.
 ONLY_IN = {"bcc": "porttrace.tracer.probe", "pyroute2": "porttrace.tracer.sockets"}
-SLOW_AT_START = ("numpy", "pandas", "pyroute2", "bcc")
+SLOW_AT_START = ("numpy", "pandas", "pyarrow", "pyroute2", "bcc")
 
 
 def module_of(path: Path) -> str:

@@ -6,17 +6,15 @@ that user space adds to the stream is a record of the same kind as the kernel's.
 
 import contextlib
 import ctypes
-import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from porttrace.tracer import processes, sockets
-from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer import processes
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Process, Suspect
 from porttrace.tracer.gate import is_gate
@@ -24,6 +22,7 @@ from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
+from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.suspects import suspects
 
 # A tracer that names every process of a host must not grow with it.
@@ -59,10 +58,10 @@ class LiveTrace:
     def __enter__(self) -> "LiveTrace":
         self.probe = Probe(self.options, self._available)
         try:
-            before = self._syn_sent()
+            before = in_syn_sent(self.options)
             self.probe.attach()
             self.start_ns = time.monotonic_ns()
-            self._seed(before)
+            self._made = seed(self.probe, self.options, before, self.start_ns)
             self._reader = Reader(self.probe)
             self._known = {pid: processes.read_process(pid) for pid in self.options.pids}
             self._first = dict(self._known)
@@ -156,7 +155,9 @@ class LiveTrace:
 
     def held(self) -> list[Held]:
         """Return the threads that stand before SYN_SENT now: at the gate or inside connect."""
-        return [*self._at_gate(), *self._in_connect()]
+        options = self.options
+        held = [*self._at_gate(), *self._in_connect()]
+        return [each for each in held if options.wants_peer(each.daddr, each.dport)]
 
     def _at_gate(self) -> Iterator[Held]:
         for key, thread in self.probe.entries("threads"):
@@ -172,7 +173,7 @@ class LiveTrace:
     def _held(
         self, tid: int, entry: ctypes.Structure, place: str, since_ns: int, stack: int
     ) -> Held:
-        pid = getattr(entry, "pid", 0) or _tgid(tid)
+        pid = getattr(entry, "pid", 0) or processes.thread_group(tid)
         comm = _first_line(Path(f"/proc/{pid}/task/{tid}/comm"))
         frames = self.probe.stack(stack)
         return Held(pid, tid, place, since_ns, comm, bytes(entry.daddr), entry.dport, frames, stack)
@@ -185,50 +186,6 @@ class LiveTrace:
         """Return the kernel side's own counts."""
         return self.probe.counters()
 
-    # -- seeds -----------------------------------------------------------------
-
-    def _syn_sent(self) -> dict[int, sockets.Connecting]:
-        namespaces = {pid: _netns(pid) for pid in self.options.pids} or {0: 0}
-        found = {}
-        for pid in {ns: pid for pid, ns in namespaces.items()}.values():
-            with contextlib.suppress(PorttraceError):
-                found.update({each.cookie: each for each in sockets.connecting(pid)})
-        return found
-
-    def _seed(self, before: dict[int, sockets.Connecting]) -> None:
-        # In SYN_SENT before and after attaching: begun before, so no START will come.
-        after = self._syn_sent()
-        old = [each for cookie, each in after.items() if cookie in before]
-        owners = sockets.owners({each.inode for each in old}, self.options.pids)
-        seeds = [each for each in old if self._wanted(each, owners.get(each.inode, 0))]
-        self._made = np.zeros(len(seeds), EVENT)
-        for index, (event, each) in enumerate(zip(self._made, seeds, strict=True)):
-            process = processes.read_process(owners.get(each.inode, 0))
-            start_ns = self.start_ns + index  # unique: it stands for the unknown socket
-            self.probe.add_seed(
-                each.daddr, each.sport, each.dport, start_ns, process.pid, each.uid,
-                os.fsencode(process.comm),
-            )  # fmt: skip
-            event["type"], event["time_ns"], event["start_ns"] = EventType.SEED, start_ns, start_ns
-            event["pid"], event["uid"], event["comm"] = (
-                process.pid,
-                each.uid,
-                os.fsencode(process.comm),
-            )
-            event["saddr"], event["daddr"], event["family"] = each.saddr, each.daddr, each.family
-            event["sport"], event["dport"] = each.sport, each.dport
-            event["fd"] = event["gate_stack"] = event["connect_stack"] = -1
-
-    def _wanted(self, each: sockets.Connecting, pid: int) -> bool:
-        options = self.options
-        return (
-            (not options.pids or pid in options.pids)
-            and (not options.uids or each.uid in options.uids)
-            and (not options.remote_ports or each.dport in options.remote_ports)
-            and (not options.local_ports or each.sport in options.local_ports)
-            and (not options.comms or processes.read_process(pid).comm in options.comms)
-        )
-
 
 def host() -> Host:
     """Return the facts about this host that findings rest on."""
@@ -238,6 +195,37 @@ def host() -> Host:
         if text.isdigit():
             sysctls[name] = int(text)
     return Host(name=platform.node(), kernel=platform.release(), sysctls=sysctls)
+
+
+def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:
+    """Return whether the scheduler was watched: without it holds before the call do not show."""
+    return options.targeted and not any("holds before" in cost for cost in missing)
+
+
+def notes(options: TraceOptions, missing: Sequence[str], counters: Counters) -> tuple[str, ...]:
+    """Return what limits the trust in a trace besides losses, in plain sentences."""
+    found = [f"Not available on this host: {cost}." for cost in sorted(set(missing))]
+    if not options.targeted:
+        found.append(
+            "The whole host was traced: holds before the kernel's connect (places user and "
+            "gate) show only with --pid, --comm, --uid, --cgroup or -- COMMAND."
+        )
+    for count, what in (
+        (counters.attempts_full, f"attempts found all {options.max_attempts} places to follow "
+                                 "a socket taken; only the result of their call is known"),
+        (counters.calls_full, "calls of connect could not be followed: too many at once"),
+        (counters.threads_full, "sleeps of threads could not be followed: too many threads"),
+        (counters.targets_full, "children could not be followed: too many processes"),
+        (counters.stacks_lost, "kernel stacks could not be stored"),
+    ):  # fmt: skip
+        if count:
+            found.append(f"{count} {what}.")
+    if counters.attempts_peak * 2 > options.max_attempts:
+        found.append(
+            f"Up to {counters.attempts_peak} sockets were in SYN_SENT at once; "
+            f"{options.max_attempts} can be followed."
+        )
+    return tuple(found)
 
 
 def _first_line(path: Path) -> str:
@@ -250,16 +238,3 @@ def _pids(events: Events, *types: int) -> list[int]:
     kinds = types or tuple(kind for kind in EventType if kind != EventType.LOSS)
     pids: list[int] = np.unique(events["pid"][np.isin(events["type"], kinds)]).tolist()
     return pids
-
-
-def _netns(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        return os.stat(f"/proc/{pid}/ns/net").st_ino
-    return 0
-
-
-def _tgid(tid: int) -> int:
-    for line in Path(f"/proc/{tid}/status").read_text().splitlines() if _netns(tid) else ():
-        if line.startswith("Tgid:"):
-            return int(line.split()[1])
-    return 0

@@ -30,6 +30,17 @@ class TraceOptions:
         """Whether the tasks of interest are few enough to watch the scheduler for them."""
         return bool(self.pids or self.comms or self.uids or self.cgroups)
 
+    def wants_peer(self, daddr: bytes, dport: int) -> bool:
+        """Return whether a remote end (16 bytes, IPv4 mapped) passes the filters on it.
+
+        The same test as wanted_peer in bpf/common.h. An address that is not known passes.
+        """
+        if not any(daddr):
+            return True
+        mapped = daddr[:12] == bytes(10) + b"\xff\xff"
+        right_family = not self.family or mapped == (self.family == AF_INET)
+        return right_family and (not self.remote_ports or dport in self.remote_ports)
+
     def describe(self) -> str:
         """Return the filter in words, "" when everything is traced."""
         parts = [

@@ -40,6 +40,11 @@ def read_process(pid: int, proc: Path = Path("/proc")) -> Process:
     )
 
 
+def netns(pid: int) -> int:
+    """Return the number of a process's network namespace, 0 when it cannot be read."""
+    return _inode(Path("/proc") / str(pid) / "ns" / "net")
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user, or the number as text when there is none."""
     try:

@@ -4,6 +4,7 @@ Each function takes the case and returns a `Hypothesis`: refuted, open or suppor
 with the numbers that decided it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from porttrace.analysis.findings.parties import blocking_ns
 from porttrace.analysis.groups import Group, Place
 from porttrace.analysis.model import Attempts, Hypothesis, Outcome, Trace
 from porttrace.analysis.scope import FIRM_P
+from porttrace.analysis.throttle import Verdict
 
 _AFTER_THE_CALL = {
     "gate": "after the system call was made, before the kernel's connect began",
@@ -61,9 +63,10 @@ def _sequential(case: Case) -> Hypothesis:
         return Hypothesis(name, "open", why)
     threads = len(np.unique(scope_keys(case.attempts()[case.group.queue.held()], "thread")))
     verdict = case.group.verdict
+    others = "another attempt was" if verdict.slots == 1 else f"{verdict.slots} others were"
     why = (
-        f"{names.count(verdict.held, 'held attempt')} of {names.count(threads, 'thread')}"
-        f" had already been made while {names.count(verdict.slots, 'other')} had not ended"
+        f"{names.count(threads, 'thread')} had called connect already while {others} still open"
+        f" ({names.count(verdict.held, 'held attempt')})"
     )
     return Hypothesis(name, "refuted", why)
 
@@ -81,15 +84,16 @@ def _destination(case: Case) -> Hypothesis:
     name, queue = "same slow destination", case.group.queue
     keys = scope_keys(case.attempts(), "destination")
     victims, blocking = queue.held(), blocking_ns(case.group) > 0
-    served = _typical(queue.service.lengths()[victims & queue.service.closed])
-    held = _typical(queue.hold.lengths()[victims])
-    numbers = f"held {names.duration(held)}, then over in {names.duration(served)} (medians)"
+    served = queue.service.lengths()[victims & queue.service.closed]
+    numbers = f"typically held {_typical(queue.hold.lengths()[victims])}"
+    numbers += f", then over in {_typical(served)}" if len(served) else ""
     if set(keys[victims].tolist()) - set(keys[blocking].tolist()):
-        return Hypothesis(name, "refuted", f"victims went elsewhere than blockers: {numbers}")
+        why = f"some went elsewhere than those in front of them: {numbers}"
+        return Hypothesis(name, "refuted", why)
     if case.place != "user":
         why = f"no packet had been sent yet while they were held: {numbers}"
         return Hypothesis(name, "refuted", why)
-    return Hypothesis(name, "open", f"victims and blockers went to the same place: {numbers}")
+    return Hypothesis(name, "open", f"all went where those in front of them went: {numbers}")
 
 
 def _dns(case: Case) -> Hypothesis:
@@ -111,13 +115,29 @@ def _ports(case: Case) -> Hypothesis:
 
 def _supervisor(case: Case) -> Hypothesis:
     verdict = case.group.verdict
-    why = (
-        f"while some were held, {verdict.slots} in service for {verdict.busy:.0%} of the time, and"
-        f" {verdict.handoffs} of {verdict.testable} releases came within"
-        f" {verdict.epsilon_ns / 1e6:.0f} ms of an end, not at a pace of their own"
-    )
     decided = verdict.handoffs >= 3 and case.group.p_value() < FIRM_P
+    why = f"{_taken(verdict)} while somebody waited, and {_released(verdict)}"
+    if verdict.testable:
+        why += ", not at a pace of their own" if decided else ": too few to tell from a steady pace"
     return Hypothesis("slow supervisor", "refuted" if decided else "open", why)
+
+
+def _taken(verdict: Verdict) -> str:
+    number = verdict.slots
+    slots = {1: "the slot was", 2: "both slots were"}.get(number, f"all {number} slots were")
+    # Cut, not rounded: what was not taken all the time must not read so.
+    percent = math.floor(verdict.busy * 1000) / 10
+    return f"{slots} taken {'all' if percent >= 100 else f'{percent:g}% of'} the time"
+
+
+def _released(verdict: Verdict) -> str:
+    if not verdict.testable:
+        return "nobody who waited has gone on yet"
+    within_ms = math.ceil(verdict.epsilon_ns / 1e6)
+    number = names.count(verdict.testable, "wait")
+    return (
+        f"{verdict.handoffs} of {number} ended within {within_ms} ms after another connect was over"
+    )
 
 
 def _scheduler(case: Case) -> Hypothesis:
@@ -127,11 +147,28 @@ def _scheduler(case: Case) -> Hypothesis:
 def _by_chance(case: Case, name: str, because: str) -> Hypothesis:
     chance = case.group.p_value()
     verdict = "refuted" if chance < FIRM_P else "open"
-    return Hypothesis(name, verdict, f"{because}; by chance the handoffs have p = {chance:.2g}")
+    if not case.group.verdict.testable:
+        return Hypothesis(name, verdict, f"{because}; nobody who waited has gone on yet")
+    meet = "that waits ended so close after other connects"
+    return Hypothesis(name, verdict, f"{because}; {meet} {by_chance(chance)}")
+
+
+def by_chance(p_value: float) -> str:
+    """Return how often chance alone does it, as `happens about 1 in 50,000 times by chance`."""
+    if p_value > 0.5:
+        return "may well be chance"
+    if p_value < 1e-9:
+        return "happens less than once in a billion times by chance"
+    times = 1 / p_value
+    # Two digits tell enough.
+    times = round(times, 1 - math.floor(math.log10(times)))
+    return f"happens about 1 in {times:,.0f} times by chance"
 
 
 def _loss(case: Case) -> Hypothesis:
     lost = sum(loss.count for loss in case.trace.losses)
+    if not lost:
+        return Hypothesis("lost events", "refuted", "no event was lost")
     if case.loss_overlaps():
         why = f"{names.count(lost, 'event')} lost, some of them while attempts were held"
         return Hypothesis("lost events", "open", why)
@@ -139,5 +176,5 @@ def _loss(case: Case) -> Hypothesis:
     return Hypothesis("lost events", "refuted", why)
 
 
-def _typical(lengths: Ints) -> float:
-    return float(np.median(lengths)) if len(lengths) else 0.0
+def _typical(lengths: Ints) -> str:
+    return names.duration(float(np.median(lengths)))

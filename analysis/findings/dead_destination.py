@@ -1,14 +1,16 @@
-"""Rule `dead-destination`: a destination that never answers well, how often it is tried, and what
-that blocks."""
+"""Rule `dead-destination`: a destination that never answers well, or no more since some time, how
+often it is tried, and what that blocks."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from porttrace.analysis import names
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
-from porttrace.analysis.holds import service
-from porttrace.analysis.model import Finding, Outcome, Party, Trace, start_ns
+from porttrace.analysis.findings.behind import Behind, behind
+from porttrace.analysis.findings.dead_wording import Dead, advice, summary
+from porttrace.analysis.holds import Spans, service
+from porttrace.analysis.model import Finding, Outcome, Trace, start_ns
 
 RULE = "dead-destination"
 _FAILED = (Outcome.refused, Outcome.timed_out, Outcome.unreachable)
@@ -16,106 +18,127 @@ _SILENT = (Outcome.cancelled, Outcome.pending)
 _SILENT_NS = 1_000_000_000  # an attempt that was given up sooner proves nothing
 _ALONE_NS = 3_000_000_000  # a single attempt must have waited so long
 _QUICK_NS = 100_000_000
+_TRIES = 3  # fewer have no period, and say little of a destination that has answered before
+
+
+@dataclass(frozen=True)
+class _History:
+    # What is known of each attempt, and of each destination by its key.
+    keys: Ints
+    served: Spans
+    bad: Bools  # refused or left without an answer, since the last good one
+    total: Ints  # per key: attempts
+    answered: Ints  # per key: attempts that were established
+    failed: Ints  # per key: attempts that were bad before the last good one
+    unknown: Ints  # per key: attempts whose end is lost
 
 
 def dead_destination(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
-    """Find destinations that only refuse, time out, or stay silent: one finding each."""
-    spent = service(trace.attempts, "connect", trace.end_ns).lengths()
-    bad = _bad(trace, spent)
-    keys = scope_keys(trace.attempts, "destination")
-    answered = trace.attempts["outcome"] == Outcome.established
-    suspect = np.setdiff1d(keys[bad], keys[answered])
-    order = np.argsort(keys, kind="stable")
-    first = np.searchsorted(keys[order], suspect, "left")
-    last = np.searchsorted(keys[order], suspect, "right")
-    cases = [np.sort(order[a:b]) for a, b in zip(first, last, strict=True)]
-    cases = [rows[bad[rows]] for rows in cases]
-    return [
-        _finding(trace, rows, spent[rows], found) for rows in cases if _enough(trace, rows, spent)
-    ]
+    """Find destinations that only refuse, time out, or stay silent, to the end: one finding each.
+
+    One that answered before needs more such attempts, all of them made after its last answer.
+    """
+    history = _history(trace)
+    rows = np.flatnonzero(history.bad)
+    rows = rows[np.argsort(history.keys[rows], kind="stable")]
+    borders = np.flatnonzero(np.diff(history.keys[rows])) + 1
+    cases = [_dead(trace, history, case) for case in np.split(rows, borders) if len(case)]
+    return [_finding(trace, dead, found) for dead in cases if _enough(dead)]
 
 
-def _bad(trace: Trace, spent: Ints) -> Bools:
-    outcome = trace.attempts["outcome"]
-    silent = np.isin(outcome, _SILENT) & (spent >= _SILENT_NS)
-    return np.asarray(np.isin(outcome, _FAILED) | silent)
+def _history(trace: Trace) -> _History:
+    attempts, outcome = trace.attempts, trace.attempts["outcome"]
+    keys = scope_keys(attempts, "destination")
+    served = service(attempts, "connect", trace.end_ns)
+    silent = np.isin(outcome, _SILENT) & (served.lengths() >= _SILENT_NS)
+    bad, good = np.isin(outcome, _FAILED) | silent, outcome == Outcome.established
+    number = int(keys.max(initial=-1)) + 1
+    last_answer = np.zeros(number, np.int64)
+    np.maximum.at(last_answer, keys[good], attempts["end_ns"][good])
+    # Who set out before that answer and got none does not show that nothing answers since.
+    began = np.where(served.start > 0, served.start, start_ns(attempts))
+    since = began >= last_answer[keys]
+
+    def count(which: Bools) -> Ints:
+        return np.bincount(keys[which], minlength=number)
+
+    return _History(
+        keys=keys,
+        served=served,
+        bad=bad & since,
+        total=np.bincount(keys, minlength=number),
+        answered=count(good),
+        failed=count(bad & ~since),
+        unknown=count(outcome == Outcome.unknown),
+    )
 
 
-def _enough(trace: Trace, rows: Ints, spent: Ints) -> bool:
-    if len(rows) >= 2:
+def _dead(trace: Trace, history: _History, rows: Ints) -> Dead:
+    rows = rows[np.argsort(start_ns(trace.attempts[rows]), kind="stable")]
+    key = history.keys[rows[0]]
+    start, stop = history.served.start[rows], history.served.stop[rows]
+    return Dead(
+        attempts=trace.attempts[rows],
+        open=Spans(start, stop, history.served.closed[rows]),
+        only=bool(history.total[key] == 1),
+        answered=int(history.answered[key]),
+        failed=int(history.failed[key]),
+        unknown=int(history.unknown[key]),
+    )
+
+
+def _enough(dead: Dead) -> bool:
+    number, spent = len(dead.attempts), dead.open.lengths()
+    if dead.answered:
+        return number >= _TRIES or (number >= 2 and int(spent.min()) >= _SILENT_NS)
+    if number >= 2:
         return True
-    refused = trace.attempts["outcome"][rows[0]] == Outcome.refused
-    return not refused and int(spent[rows[0]]) >= _ALONE_NS
+    return dead.refused() == 0 and int(spent[0]) >= _ALONE_NS
 
 
-def _finding(trace: Trace, rows: Ints, spent: Ints, found: Sequence[Finding]) -> Finding:
-    attempts = trace.attempts[rows]
-    to, number = names.destination(attempts[0]), len(rows)
-    kinds, counts = np.unique(attempts["outcome"], return_counts=True)
-    by_outcome = {Outcome(int(k)).name: int(n) for k, n in zip(kinds, counts, strict=True)}
-    period_s = float(np.median(np.diff(np.sort(start_ns(attempts))))) / 1e9 if number > 1 else 0.0
-    blocked = _blocked(to, found)
-    only_refused = set(by_outcome) == {"refused"} and int(spent.max()) < _QUICK_NS
+def _finding(trace: Trace, dead: Dead, found: Sequence[Finding]) -> Finding:
+    waited = behind(dead.to(), dead.open, found)
+    periods = _periods_s(dead)
+    harmless = dead.refused() == len(dead.attempts) and int(dead.open.lengths().max()) < _QUICK_NS
     return Finding(
         rule=RULE,
-        severity="info" if only_refused and not blocked else "warning",
-        confidence=0.6 if number == 1 else 0.85 if number < 5 else 0.95,
-        subject={"destination": to, "pids": np.unique(attempts["pid"]).tolist()},
-        summary=_summary(trace, rows, by_outcome, period_s, int(spent.sum()), blocked),
-        evidence={
-            "attempts": number,
-            "by_outcome": by_outcome,
-            "period_s": period_s,
-            "spent_s": float(spent.sum()) / 1e9,
-            "blocked": len(blocked),
-        },
-        victims=blocked,
-        advice=_advice(to, only_refused, blocked),
+        severity="info" if harmless and not waited.number else "warning",
+        confidence=_confidence(dead),
+        subject={"destination": dead.to(), "pids": dead.pids()},
+        summary=summary(trace, dead, periods, waited),
+        evidence=_evidence(dead, periods, waited),
+        advice=advice(dead, waited),
     )
 
 
-def _blocked(to: str, found: Sequence[Finding]) -> tuple[Party, ...]:
-    behind = [
-        finding.victims
-        for finding in found
-        if finding.rule == "serialized-connects"
-        and any(blocker.destination == to for blocker in finding.blockers)
+def _confidence(dead: Dead) -> float:
+    number = len(dead.attempts)
+    if dead.answered:
+        sure = 0.7 if number < 3 else 0.8 if number < 5 else 0.9
+    else:
+        sure = 0.6 if number == 1 else 0.85 if number < 5 else 0.95
+    return min(sure, 0.75) if dead.unknown else sure
+
+
+# Threads that try for themselves would make a period of nothing if taken together.
+def _periods_s(dead: Dead) -> tuple[float, ...]:
+    threads = scope_keys(dead.attempts, "thread")
+    times = start_ns(dead.attempts)
+    periods = [
+        float(np.median(np.diff(times[threads == thread]))) / 1e9
+        for thread, tries in zip(*np.unique(threads, return_counts=True), strict=True)
+        if tries >= _TRIES
     ]
-    # An attempt to the dead destination may be held itself: that is no harm done by it.
-    once = {v.attempt_id: v for victims in behind for v in victims if v.destination != to}
-    return tuple(sorted(once.values(), key=lambda victim: -victim.wait_s))
+    return tuple(sorted(period for period in periods if period >= 1e-3))
 
 
-def _summary(
-    trace: Trace,
-    rows: Ints,
-    by_outcome: dict[str, int],
-    period_s: float,
-    spent_ns: int,
-    blocked: tuple[Party, ...],
-) -> str:
-    attempts = trace.attempts[rows]
-    pids = np.unique(attempts["pid"]).tolist()
-    who = names.process(trace, pids[0]) if len(pids) == 1 else f"{len(pids)} processes"
-    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in by_outcome.items())
-    text = (
-        f"{names.destination(attempts[0])} answered none of {names.count(len(rows), 'attempt')}"
-        f" of {who} ({kinds}; {names.duration(spent_ns)} in all)."
-    )
-    if period_s:
-        text += f" It is tried again every {names.duration(period_s * 1e9)}."
-    if blocked:
-        text += (
-            f" {names.count(len(blocked), 'other connect')} had to wait for it, up to"
-            f" {names.duration(blocked[0].wait_s * 1e9)}."
-        )
-    return text
-
-
-def _advice(to: str, only_refused: bool, blocked: tuple[Party, ...]) -> tuple[str, ...]:
-    if only_refused:
-        return (f"Nothing listens at {to}: start the service there or stop trying.",)
-    lines = [f"Find out why {to} does not answer: host down, packets dropped, or a wrong address."]
-    if blocked:
-        lines.append(f"Until then stop the retries to {to} or shorten their connect timeout.")
-    return tuple(lines)
+def _evidence(dead: Dead, periods: tuple[float, ...], waited: Behind) -> dict[str, object]:
+    return {
+        "attempts": len(dead.attempts),
+        "by_outcome": dead.by_outcome(),
+        "answered_before": dead.answered,
+        "since_ns": int(start_ns(dead.attempts)[0]),
+        "period_s": float(np.median(periods)) if periods else None,
+        "spent_s": float(dead.open.lengths().sum()) / 1e9,
+        "blocked": waited.number,
+    }

@@ -29,7 +29,13 @@ class _Turns:
 
 
 def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
-    """Find processes that connect one at a time of their own accord, at a cost."""
+    """Find processes that connect one at a time of their own accord, at a cost.
+
+    Nothing is found when the scheduler was not watched: who is held at the entry of the call is
+    not seen then, so that a throttle there would look just like this.
+    """
+    if not trace.gates_seen:
+        return []
     throttled = {
         pid for finding in found if finding.rule == "serialized-connects" for pid in _pids(finding)
     }
@@ -83,7 +89,7 @@ def _finding(trace: Trace, pid: int, turns: _Turns) -> Finding:
     return Finding(
         rule=RULE,
         severity="info",
-        confidence=_confidence(trace, turns),
+        confidence=0.6 if number == 1 else 0.75,
         subject={"pid": pid, "pids": [pid]},
         summary=(
             f"{names.process(trace, pid)} connects one at a time: {how}."
@@ -107,20 +113,10 @@ def _finding(trace: Trace, pid: int, turns: _Turns) -> Finding:
     )
 
 
-def _confidence(trace: Trace, turns: _Turns) -> float:
-    if not trace.gates_seen:
-        return 0.5
-    return 0.6 if len(turns.followed) == 1 else 0.75
-
-
 def _hypotheses(trace: Trace, pid: int) -> tuple[Hypothesis, ...]:
     known = trace.processes.get(pid)
-    if not trace.gates_seen:
-        why = "the scheduler was not watched: a hold at the entry of the call would not be seen"
-        gate = Hypothesis("throttle at the gate", "open", why)
-    else:
-        why = "no attempt was made while another was open, so nothing was there to be held"
-        gate = Hypothesis("throttle at the gate", "refuted", why)
+    why = "no attempt was made while another was open, so nothing was there to be held"
+    gate = Hypothesis("throttle at the gate", "refuted", why)
     preloads = known.preloads if known else ()
     named = f"{', '.join(preloads)} defines connect and could be what makes threads take turns"
     library = Hypothesis(

@@ -1,111 +1,137 @@
 """Rule `timeout-source`: whose timer ended the waits in SYN_SENT?
 
 The kernel's ladder, TCP_SYNCNT, TCP_USER_TIMEOUT, SO_SNDTIMEO, the neighbour table, or the
-application: each leaves another combination of outcome, call and length.
+application: each leaves another combination of outcome, call and length. Only equal waits are
+one timer's; what a process left open when it ended, or closed all at once, is nobody's.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from porttrace.analysis import names
+from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.findings.closing import AT_ONCE_NS, among_others, with_process
+from porttrace.analysis.findings.sources import (
+    Source,
+    kernel_source,
+    no_timer,
+    program_source,
+    sndtimeo_source,
+)
+from porttrace.analysis.findings.timers import alike, clusters, round_s, split
 from porttrace.analysis.holds import spans
-from porttrace.analysis.ladder import given_up, is_near, of_host
-from porttrace.analysis.model import Finding, Outcome, Trace
+from porttrace.analysis.ladder import of_host
+from porttrace.analysis.model import Attempts, Finding, Outcome, Trace
 
 RULE = "timeout-source"
 _SLOW_NS = 500_000_000
 _ENDED = (Outcome.timed_out, Outcome.cancelled, Outcome.unreachable)
-_ROUND_S = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 45, 60, 75, 90, 120)
-_WINDOWS_S = 21.0
-_NEIGHBOUR_S = 3.0  # three unanswered ARP or neighbour requests, one a second (mcast_solicit)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Whose timer it was: a short name, how sure, and the reason as a sentence."""
-
-    name: str
-    confidence: float
-    why: str
 
 
 def timeout_source(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
-    """Tell whose timer ended the waits: one finding per process, destination and source."""
-    waits = spans(trace.attempts, "beyond", trace.end_ns)
-    slow = waits.closed & (waits.lengths() >= _SLOW_NS)
-    slow &= np.isin(trace.attempts["outcome"], _ENDED)
-    cases: dict[tuple[int, str, Source], list[int]] = defaultdict(list)
-    for row in np.flatnonzero(slow).tolist():
-        attempt, waited = trace.attempts[row], int(waits.lengths()[row])
-        source = source_of(trace, attempt, waited / 1e9)
-        cases[int(attempt["pid"]), names.destination(attempt), source].append(waited)
-    return [_finding(trace, pid, to, source, ns) for (pid, to, source), ns in cases.items()]
+    """Tell whose timer ended the waits: one finding per process, destination, source and length."""
+    attempts = trace.attempts
+    waits = spans(attempts, "beyond", trace.end_ns)
+    lengths = waits.lengths()
+    cancelled = waits.closed & (attempts["outcome"] == Outcome.cancelled)
+    cancelled &= ~with_process(trace)
+    slow = waits.closed & (lengths >= _SLOW_NS) & np.isin(attempts["outcome"], _ENDED)
+    slow &= cancelled | (attempts["outcome"] != Outcome.cancelled)
+    crowded = _crowded(attempts, cancelled, lengths)
+    by_kernel, by_caller = (np.flatnonzero(slow & mask) for mask in (~cancelled, cancelled))
+    return [
+        *_of_kernel(trace, by_kernel, lengths),
+        *_of_sndtimeo(trace, by_caller, lengths),
+        *_of_application(trace, by_caller, lengths, crowded),
+    ]
 
 
-def source_of(trace: Trace, attempt: np.void, waited_s: float) -> Source:
-    """Return whose timer ended one attempt that waited so long in SYN_SENT."""
-    if attempt["outcome"] == Outcome.cancelled:
-        return _given_up_by_caller(attempt, waited_s)
-    if attempt["outcome"] == Outcome.unreachable and is_near(waited_s, _NEIGHBOUR_S):
-        why = "three requests for its link address went unanswered, so the kernel gave up"
-        return Source("neighbour", 0.7, why)
-    return _given_up_by_kernel(trace, waited_s, Outcome(int(attempt["outcome"])))
+def _crowded(attempts: Attempts, cancelled: Bools, lengths: Ints) -> Bools:
+    rows = np.flatnonzero(cancelled)
+    mine = attempts[rows]
+    crowded = np.zeros(len(attempts), np.bool_)
+    pid, end = mine["pid"].astype(np.int64), mine["end_ns"].astype(np.int64)
+    crowded[rows] = among_others(pid, end, lengths[rows])
+    return crowded
 
 
-def _given_up_by_kernel(trace: Trace, waited_s: float, outcome: Outcome) -> Source:
+def _cases(trace: Trace, rows: Ints) -> Iterator[tuple[int, str, Ints]]:
+    cases: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        attempt = trace.attempts[row]
+        cases[int(attempt["pid"]), names.destination(attempt)].append(row)
+    for (pid, to), found in cases.items():
+        yield pid, to, np.array(found, np.int64)
+
+
+def _of_kernel(trace: Trace, rows: Ints, lengths: Ints) -> Iterator[Finding]:
     sysctls = trace.host.sysctls
-    step, own = given_up(waited_s, sysctls), of_host(sysctls)
-    if step is None:
-        if outcome == Outcome.unreachable:
-            return Source("network", 0.7, "a router or the host itself said it is unreachable")
-        why = "the kernel reported a timeout off its own ladder: TCP_USER_TIMEOUT does that"
-        return Source("tcp-user-timeout", 0.8, why)
-    if step.retries == own.retries:
-        why = (
-            f"the kernel's own ladder ends there: tcp_syn_retries = {own.retries}, that is"
-            f" {len(own.rungs_s)} SYNs sent again, then {own.give_up_s:.0f} s are over"
-        )
-        return Source("kernel-ladder", 0.9 if sysctls else 0.7, why)
-    why = (
-        f"that is where the ladder ends with TCP_SYNCNT = {step.retries} on the socket; a"
-        f" TCP_USER_TIMEOUT of {step.give_up_s:.0f} s would look the same"
-    )
-    return Source("tcp-syncnt", 0.7, why)
+    for pid, to, mine in _cases(trace, rows):
+        by_source: dict[Source, list[int]] = defaultdict(list)
+        for row in mine.tolist():
+            outcome = Outcome(int(trace.attempts["outcome"][row]))
+            by_source[kernel_source(sysctls, int(lengths[row]) / 1e9, outcome)].append(row)
+        for source, found in by_source.items():
+            waits = lengths[found]
+            for group in _by_length(source, waits):
+                yield _finding(trace, pid, to, source, waits[group])
+
+
+# A host sets one ladder, but each socket its own TCP_USER_TIMEOUT.
+def _by_length(source: Source, waits: Ints) -> list[Ints]:
+    if source.name != "tcp-user-timeout":
+        return [np.arange(len(waits))]
+    parts = split(waits)
+    return [*parts.timers, parts.others] if len(parts.others) else [*parts.timers]
 
 
 # A blocking connect that returns before its socket leaves SYN_SENT was let go by SO_SNDTIMEO (or
 # by a signal, which has no reason to come at a round time).
-def _given_up_by_caller(attempt: np.void, waited_s: float) -> Source:
-    returned, called = int(attempt["return_ns"]), int(attempt["call_ns"])
-    in_call_s = (returned - called) / 1e9
-    early = 0 < called < returned < int(attempt["end_ns"]) and in_call_s * 1e9 >= _SLOW_NS
-    if attempt["blocking"] == 1 and early and _round(in_call_s):
-        why = (
-            f"connect itself returned after {_round(in_call_s):g} s, by SO_SNDTIMEO; no answer yet"
-        )
-        return Source("so-sndtimeo", 0.8, why)
-    if abs(waited_s - _WINDOWS_S) <= 0.4:
-        why = (
-            "21 s is no rung of Linux: Windows gives up after 3 + 6 + 12 s, but here the"
-            " application's own timer (or a proxy's) closed the socket"
-        )
-        return Source("application", 0.8, why)
-    nearest = _round(waited_s)
-    if nearest:
-        return Source("application", 0.8, f"it closed the socket itself: a timer of {nearest:g} s")
-    return Source("application", 0.6, "it closed the socket itself, after no round time")
+def _in_call_ns(attempts: Attempts) -> Ints:
+    called = attempts["call_ns"].astype(np.int64)
+    returned = attempts["return_ns"].astype(np.int64)
+    early = (attempts["blocking"] == 1) & (called > 0) & (called < returned)
+    early &= returned < attempts["end_ns"]
+    in_call = np.where(early, returned - called, 0)
+    fits = [length >= _SLOW_NS and round_s(length / 1e9) > 0 for length in in_call.tolist()]
+    return np.where(np.array(fits, np.bool_), in_call, 0)
 
 
-def _round(seconds: float) -> float:
-    fits = [r for r in _ROUND_S if r - 0.01 <= seconds <= 1.03 * r + 0.05]
-    return float(fits[0]) if fits else 0.0
+def _of_sndtimeo(trace: Trace, rows: Ints, lengths: Ints) -> Iterator[Finding]:
+    for pid, to, mine in _cases(trace, rows):
+        in_call = _in_call_ns(trace.attempts[mine])
+        mine, in_call = mine[in_call > 0], in_call[in_call > 0]
+        for group in clusters(in_call):
+            source = sndtimeo_source(in_call[group])
+            yield _finding(trace, pid, to, source, lengths[mine[group]])
 
 
-def _finding(trace: Trace, pid: int, to: str, source: Source, waits: list[int]) -> Finding:
-    typical = names.duration(float(np.median(waits)))
+def _of_application(trace: Trace, rows: Ints, lengths: Ints, crowded: Bools) -> Iterator[Finding]:
+    for pid, to, found in _cases(trace, rows):
+        mine = found[_in_call_ns(trace.attempts[found]) == 0]
+        mine = mine[_own_end(lengths[mine], trace.attempts["end_ns"][mine], crowded[mine])]
+        waits = lengths[mine]
+        parts = split(waits)
+        for group in parts.timers:
+            yield _finding(trace, pid, to, program_source(waits[group]), waits[group])
+        if len(parts.others):
+            rest = waits[parts.others]
+            yield _finding(trace, pid, to, no_timer(len(rest)), rest)
+
+
+# Sockets of a process that are closed together after different waits have no timer in common,
+# unless the same length comes again at another time.
+def _own_end(waits: Ints, ends: Ints, crowded: Bools) -> Bools:
+    own = np.ones(len(waits), np.bool_)
+    for group in clusters(waits):
+        if crowded[group].all() and int(np.ptp(ends[group])) <= AT_ONCE_NS:
+            own[group] = False
+    return own
+
+
+def _finding(trace: Trace, pid: int, to: str, source: Source, waits: Ints) -> Finding:
     number = names.count(len(waits), "attempt")
     return Finding(
         rule=RULE,
@@ -113,8 +139,8 @@ def _finding(trace: Trace, pid: int, to: str, source: Source, waits: list[int]) 
         confidence=source.confidence,
         subject={"pid": pid, "destination": to, "source": source.name},
         summary=(
-            f"{number} of {names.process(trace, pid)} to {to} waited {typical} without an answer:"
-            f" {source.why}."
+            f"{number} of {names.process(trace, pid)} to {to} waited {_length(waits)} without an"
+            f" answer: {source.why}."
         ),
         evidence={
             "source": source.name,
@@ -124,3 +150,10 @@ def _finding(trace: Trace, pid: int, to: str, source: Source, waits: list[int]) 
             "give_up_s": of_host(trace.host.sysctls).give_up_s,
         },
     )
+
+
+def _length(waits: Ints) -> str:
+    shortest, longest = waits.min(), waits.max()
+    if alike(shortest, longest):
+        return names.duration(float(np.median(waits)))
+    return f"{names.duration(float(shortest))} to {names.duration(float(longest))}"

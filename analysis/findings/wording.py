@@ -8,7 +8,7 @@ from porttrace.analysis.model import Outcome, Party
 from porttrace.analysis.scope import ScopeResult
 
 _STOPPED = {
-    "gate": "stopped in the kernel's syscall entry (gate)",
+    "gate": "stopped before the kernel started them (gate)",
     "connect": "stopped inside the kernel's connect (connect)",
     "user": "kept asleep in user space before their call (user)",
 }
@@ -118,18 +118,19 @@ def _fate(case: Case, worst: Party) -> str:
 
 
 def advice(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) -> tuple[str, ...]:
-    """Return what to do, the cure first."""
+    """Return what to do: first what helps at once, then the cure."""
     slots = case.group.verdict.slots
     dead = [b.destination for b in blockers if b.outcome != Outcome.established.name]
-    lines = [
-        "Find the tool among the suspects and raise its limit of connect attempts"
-        f" (now {slots} at a time per {case.group.scope}), or have this program exempted."
-    ]
+    lines = []
     if dead:
         lines.append(
-            f"Until then keep the slot free of {dead[0]}: probe it from outside the throttle before"
-            " connecting, or shorten that client's connect timeout."
+            f"Keep the slot free of {dead[0]}: stop that client or shorten its connect timeout, or"
+            " let it probe the port from outside the throttle before it connects."
         )
+    lines.append(
+        "For good: find the tool among the suspects and raise its limit of connect attempts"
+        f" (now {slots} at a time per {case.group.scope}), or have this program exempted."
+    )
     lines.append(
         f"Pool the connections to {victims[0].destination}: an open connection needs no slot."
     )

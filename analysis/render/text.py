@@ -4,19 +4,18 @@ Tables fit 80 columns; a long IPv6 address may widen its line. Every name that a
 process chose goes through `printable` here, and nowhere else.
 """
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from porttrace.analysis import names, summary
 from porttrace.analysis.model import Finding, Origin, Outcome, Party, Suspect, Trace
+from porttrace.analysis.render.closing import closing, level
 from porttrace.analysis.render.escape import padded, printable
+from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.stacks import telling
 
-_WIDTH = 80
 _NAME = 15  # the kernel's names are 15 characters
-_FIRM = 0.8
 _LONG = 41  # columns that a destination may take before it shortens the name
 # Below the limit a length of time is shown in the unit, with so many decimals.
 _UNITS = (
@@ -97,32 +96,9 @@ def ending(trace: Trace, findings: Sequence[Finding]) -> str:
     parts = ["\n".join(_trust(trace))]
     if len(trace.attempts):
         parts.append("\n".join(process_lines(trace)))
-    if findings:
-        parts += [finding_text(finding) for finding in findings]
-        parts.append("\n".join(_in_short(findings)))
-    else:
-        parts.append(_nothing(trace))
+    parts += [finding_text(finding) for finding in findings]
+    parts.append(closing(trace, findings))
     return "\n\n".join(parts)
-
-
-def _in_short(findings: Sequence[Finding]) -> Iterator[str]:
-    # The last lines are what stands above the prompt: they must close the case.
-    yield "IN SHORT"
-    shown = [f for f in findings if f.severity != "info"] or findings
-    for finding in shown:
-        summary_lines = _wrapped(printable(finding.summary), "    ")
-        yield f"  {finding.rule} ({level(finding)}):"
-        yield from summary_lines
-
-
-def _nothing(trace: Trace) -> str:
-    if not len(trace.attempts):
-        filtered = f" that matches the filter ({printable(trace.filter)})" if trace.filter else ""
-        return f"No connection attempt{filtered} was seen. Nothing can be said."
-    return (
-        f"Nothing wrong found in {names.count(len(trace.attempts), 'attempt')}: no connect was "
-        "held up by another."
-    )
 
 
 def _trust(trace: Trace) -> Iterator[str]:
@@ -132,12 +108,12 @@ def _trust(trace: Trace) -> Iterator[str]:
     unknown = f", {trust.attempts_unknown} attempts with an unknown end" * bool(
         trust.attempts_unknown
     )
-    yield from _wrapped(
+    yield from wrapped(
         f"Trust: traced {summary.duration_s(trace):.1f} s, {trust.events} events, {lost}{unknown}; "
         f"{trace.host.mode} mode, {wire}."
     )
     for note in trust.notes:
-        yield from _wrapped(printable(note), "  - ")
+        yield from wrapped(printable(note), "  - ")
 
 
 def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
@@ -161,8 +137,8 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
         yield f"        ... and {len(table) - most} more processes"
     outcomes = summary.by_outcome(trace.attempts)
     listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
-    yield from _wrapped(f"Outcomes: {listed}")
-    yield from _wrapped(
+    yield from wrapped(f"Outcomes: {listed}")
+    yield from wrapped(
         "FLIGHT: most sockets in SYN_SENT at once. DEMAND: most attempts wanted at once, held ones "
         "included. WORST: longest hold before the SYN. P50-P99: SYN to answer."
     )
@@ -173,14 +149,9 @@ def _few(count: int) -> str:
     return str(count) if count < 100_000 else f"{count // 1000}k"
 
 
-def level(finding: Finding) -> str:
-    """Return the word for a finding's confidence."""
-    return "firm" if finding.confidence >= _FIRM else "likely"
-
-
 def finding_headline(finding: Finding) -> str:
     """Return the two lines that announce a finding while the trace goes on."""
-    return f"{_title(finding)}\n" + "\n".join(_wrapped(printable(finding.summary), "  "))
+    return f"{_title(finding)}\n" + "\n".join(wrapped(printable(finding.summary), "  "))
 
 
 def _title(finding: Finding) -> str:
@@ -196,7 +167,11 @@ def finding_text(finding: Finding) -> str:
         finding_headline(finding),
         "\n".join(_measured(finding)),
         _section("Waited", map(_party, finding.victims[:_SHOWN]), len(finding.victims)),
-        _section("In front of them", map(_party, _main_blockers(finding)), len(finding.blockers)),
+        _section(
+            "In front of them, and for how long",
+            map(_party, _main_blockers(finding)),
+            len(finding.blockers),
+        ),
         _section(
             "What can interpose there (facts; none is proof)", map(_suspect, finding.suspects)
         ),
@@ -226,7 +201,7 @@ def _measured(finding: Finding) -> Iterator[str]:
         yield "  " + ", ".join(known)
     stack = finding.evidence.get("stack")
     if isinstance(stack, list) and stack:
-        yield from _wrapped(printable("held in the kernel in " + ", called by ".join(stack)), "  ")
+        yield from wrapped(printable("held in the kernel in " + ", called by ".join(stack)), "  ")
 
 
 def _section(title: str, lines: Iterable[str], total: int = 0) -> str:
@@ -235,7 +210,7 @@ def _section(title: str, lines: Iterable[str], total: int = 0) -> str:
         return ""
     out = [f"  {title}:"]
     for item in items:
-        out += _wrapped(printable(item), "    - ")
+        out += wrapped(printable(item), "    - ")
     if total > len(items):
         out.append(f"    ... and {total - len(items)} more")
     return "\n".join(out)
@@ -251,14 +226,3 @@ def _party(party: Party) -> str:
 
 def _suspect(suspect: Suspect) -> str:
     return f"{suspect.what} [{suspect.source}]"
-
-
-def _wrapped(text: str, bullet: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=bullet,
-        subsequent_indent=" " * len(bullet),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from builders import MS, S, events, packed
-from porttrace.analysis.assemble import assemble, held_rows, losses_of
+from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of
 from porttrace.analysis.attempts import Open, step
 from porttrace.analysis.model import Loss, Outcome, Trace, no_attempts, start_ns
-from porttrace.tracer.event import no_events
+from porttrace.tracer.event import EventType, Flag, no_events
 from porttrace.tracer.facts import Held
 
 ABOUT = Trace(no_attempts(), 0, 60 * S)
@@ -23,6 +23,17 @@ def test_losses() -> None:
     story.connect().syn_sent()
     assert losses_of(story.array()) == (Loss(1, 2, 4, 3), Loss(5, 6, 0, 1))
     assert losses_of(no_events()) == ()
+
+
+def test_exits() -> None:
+    story = events()
+    story.add(EventType.EXIT, 9 * S, pid=7, tid=71, flags=Flag.LAST_THREAD)
+    story.add(EventType.EXIT, 5 * S, pid=7, tid=7)  # the main thread, before the last one
+    story.add(EventType.EXIT, 3 * S, pid=8, tid=8)  # where the kernel marks no last thread
+    story.add(EventType.EXIT, 2 * S, pid=9, tid=91)
+    story.connect(pid=9).syn_sent().established()
+    assert exits_of(story.array()) == {7: 9 * S, 8: 3 * S}
+    assert exits_of(no_events()) == {}
 
 
 @pytest.mark.parametrize("place", ["gate", "connect"])
@@ -80,14 +91,3 @@ def test_nothing_is_changed_in_place() -> None:
     assemble(ABOUT, [rows], still)
     assert rows.tolist() == before.tolist()
     assert len(ABOUT.attempts) == 0
-
-
-def test_who_went_on_since_the_look_is_not_held_any_more() -> None:
-    # GIVEN a thread seen at the gate, whose attempt then finished in the same round
-    story = events().connect(pid=7, tid=8, at=5 * S, held_ns=4 * S).syn_sent().established()
-    rows, rest = step(story.array(), Open(), 1 << 62)
-    seen = [held(8, stack=3), held(9, stack=3)]
-    trace = assemble(Trace(no_attempts(), S, 9 * S), [rows], rest, seen)
-    assert sorted(trace.attempts["tid"].tolist()) == [8, 9]
-    (waiting,) = trace.attempts[trace.attempts["tid"] == 9]
-    assert waiting["gate_stack"] == 3 and waiting["call_ns"] == 0

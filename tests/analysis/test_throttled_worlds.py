@@ -90,7 +90,7 @@ def test_the_summary_reads_as_a_sentence() -> None:
     assert only(seed_case(victims=2)).summary == (
         "Process p12 (pid 12) can, it seems, only have 1 TCP connect attempt open at a time."
         " Its longest blocking attempt to 192.0.2.66:9100 (thread t13) got no answer for 6.0 s;"
-        " meanwhile 2 other connects were stopped in the kernel's syscall entry (gate):"
+        " meanwhile 2 other connects were stopped before the kernel started them (gate):"
         " the worst, to 192.0.2.2:389, waited 5.5 s and then connected in 1 ms."
     )
 

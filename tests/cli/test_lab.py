@@ -75,7 +75,9 @@ def test_a_story_is_prepared_traced_and_taken_down(monkeypatch: pytest.MonkeyPat
         yield SimpleNamespace(description="a story", argv=["false"], env={})
         steps.append("taken down")
 
-    def trace_live(options: Any, child: Any, duration_s: Any, as_json: bool) -> int:
+    def trace_live(
+        options: Any, child: Any, duration_s: Any, as_json: bool, parts: Any, on_end: Any
+    ) -> int:
         steps.append((options.pids == {child.pid}, options.follow_children, duration_s, as_json))
         return 0
 
@@ -85,6 +87,22 @@ def test_a_story_is_prepared_traced_and_taken_down(monkeypatch: pytest.MonkeyPat
     arguments = ["lab", "scenario", STORY, "--dead-time", "2s", "--slots", "3", "--json"]
     assert main(arguments) == 0
     assert steps == [(STORY, 2.0, 3, True), (True, True, None, True), "taken down"]
+
+
+@pytest.mark.parametrize(
+    ("story", "rules", "code", "word"),
+    [
+        (STORY, {"serialized-connects", "timeout-source"}, 0, "serialized-connects: found"),
+        (STORY, {"dead-destination"}, 1, "NOT FOUND"),
+        ("burst", set(), 0, "none was found"),
+        ("burst", {"serialized-connects"}, 1, "WRONG"),
+    ],
+)
+def test_a_story_is_judged_by_what_it_must_find(
+    story: str, rules: set[str], code: int, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert module._judge(scenarios.find(story), rules) == code
+    assert word in capsys.readouterr().err
 
 
 def test_what_is_left_out_keeps_the_storys_own_number() -> None:

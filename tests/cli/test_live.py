@@ -10,18 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from builders import S, events, packed
 from fakelive import FakeLive, Story
+from porttrace.analysis import load
 from porttrace.analysis.model import Attempts, Finding, Trace
 from porttrace.cli import main
 from porttrace.cli.session import Session
+from porttrace.tracer import processes
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.output import Output, OutputError
 
 # by name, since the package may hold the command under the module's name
 module = importlib.import_module("porttrace.cli.live")
@@ -88,7 +92,7 @@ def test_the_command_ends_with_the_trace(lives: list[FakeLive]) -> None:
     begin = time.monotonic()
     assert main(["-d", "30ms", "--", "sleep", "60"]) == 0
     assert time.monotonic() - begin < 5
-    assert not module.processes.exists(min(lives[0].options.pids))
+    assert not processes.exists(min(lives[0].options.pids))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -225,15 +229,50 @@ def test_each_finding_is_announced_once_and_again_when_it_is_firm(
     assert told.findings == [("process", 0.6), ("host", 0.9), ("process", 0.85)]
 
 
-def test_looking_takes_no_more_than_its_share(clock: Callable[[float], None]) -> None:
-    pace, runs = module._Pace(0.25), []
+# -- recording beside it
 
-    def slow() -> None:
-        runs.append(time.monotonic())
-        clock(time.monotonic() + 1)
 
-    for hundredth in range(4200):
-        if time.monotonic() < hundredth / 100:
-            clock(hundredth / 100)
-        pace.run(slow)
-    assert runs == [0.0, 21.0]
+def test_it_is_recorded_too(
+    lives: list[FakeLive], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.ptrace"
+    assert main(["--json", "-d", "60ms", "-o", str(path)]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    found = load(path)
+    assert found.complete
+    assert report["attempts"]["total"] == len(found.trace.attempts) == 1
+    assert report["trust"]["events"] == found.trace.events
+
+
+def test_recorded_where_something_is(
+    lives: list[FakeLive], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.ptrace"
+    path.write_bytes(b"old")
+    assert main(["-d", "60ms", "-o", str(path)]) == 1
+    assert "--force" in capsys.readouterr().err and not lives
+    assert main(["-d", "60ms", "-o", str(path), "--force"]) == 0
+    assert load(path).complete
+
+
+def test_standard_output_is_taken(
+    lives: list[FakeLive], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-d", "60ms", "-o", "-"]) == 2
+    assert "record -o -" in capsys.readouterr().err
+
+
+def test_a_disk_that_fails_does_not_take_the_summary(
+    lives: list[FakeLive],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> None:
+        raise OutputError("cannot write it: No space left on device", "free some space")
+
+    monkeypatch.setattr(Output, "write", fails)
+    assert main(["-d", "60ms", "-o", str(tmp_path / "a")]) == 1
+    out, err = capsys.readouterr()
+    assert "Trust: traced" in out
+    assert "error: cannot write it: No space left on device\nhint: free some space" in err

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from porttrace.cli import main
 from porttrace.cli.options import Duration, Ports, User, filters, trace_options
 from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
 
@@ -138,3 +139,13 @@ def test_a_process_is_traced_without_its_children() -> None:
 def test_both_families_at_once_is_wrong_usage() -> None:
     with pytest.raises(click.UsageError, match="exclude each other"):
         trace_options(**{**NONE, "ipv4": True, "ipv6": True})
+
+
+@pytest.mark.parametrize("words", [["--comm", ""], ["--comm", "a" * 16], ["--children"]])
+def test_filters_that_would_match_nothing_are_refused(words: list[str]) -> None:
+    assert main(["live", *words]) == 2
+
+
+def test_no_command_behind_the_dashes_is_a_usage_error() -> None:
+    assert main(["--"]) == 2
+    assert main(["--json", "--"]) == 2

@@ -229,7 +229,7 @@ def test_a_finding_in_full() -> None:
         "  place gate, scope process, slots 1, mechanism queue",
         "  Waited:\n    - 5.250 s: 192.0.2.2:389, thread login (pid 7, tid 70), established",
         "    ... and 2 more",
-        "  In front of them:\n    - 21.000 s: 192.0.2.66:9100",
+        "  In front of them, and for how long:\n    - 21.000 s: 192.0.2.66:9100",
         "    - guard (pid 5) answers [/proc/5/fd]",
         "    - sequential code: refuted. two threads had called",
         "  What to do:\n    - ask guard's vendor",

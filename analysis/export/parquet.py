@@ -1,0 +1,80 @@
+"""Attempts and events as Parquet: typed, compressed, units in the names of the columns.
+
+Two files, since the tables have little in common: here a row an attempt, there several records
+for each. Text is plain text in the schema; Parquet's own dictionaries keep it small.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from porttrace.analysis import tables
+from porttrace.analysis.model import Trace
+from porttrace.tracer.event import Events
+
+_CHUNK = 131_072  # rows that are converted and written at once: one row group
+
+
+def attempts_file(trace: Trace) -> Iterator[bytes]:
+    """Yield the file of the attempts of `trace`: the columns of `tables.attempts`."""
+    frame = tables.attempts(trace)
+    return _file(frame.iloc[at : at + _CHUNK] for at in _starts(len(frame)))
+
+
+def events_file(records: Events) -> Iterator[bytes]:
+    """Yield the file of the kernel's records: the columns of `tables.events`."""
+    return _file(tables.events(records[at : at + _CHUNK]) for at in _starts(len(records)))
+
+
+def _starts(count: int) -> Iterable[int]:
+    # A table without rows is written too: its columns are there, and nobody has to ask.
+    return range(0, max(count, 1), _CHUNK)
+
+
+class _Pieces:
+    # What pyarrow writes to: a file that is handed on piece by piece.
+    closed = False
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._total = 0
+
+    def write(self, data: bytes) -> int:
+        self._pieces.append(bytes(data))
+        self._total += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self._total
+
+    def flush(self) -> None: ...
+
+    def taken(self) -> bytes:
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+def _file(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
+    pieces, first = _Pieces(), _table(next(frames))
+    with pq.ParquetWriter(pieces, first.schema, compression="zstd") as writer:
+        writer.write_table(first)
+        for frame in frames:
+            yield pieces.taken()
+            writer.write_table(_table(frame))
+    yield pieces.taken()
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    # Without pandas' own notes: they tell of categories that the file does not have.
+    fields = [field.with_type(_plain(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    # Categories of no rows have no type at all.
+    if pa.types.is_dictionary(kind):
+        return pa.string()
+    return kind

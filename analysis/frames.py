@@ -1,0 +1,159 @@
+"""Tables for notebooks: pandas views of a trace with readable columns.
+
+Made from the numpy tables at the end, for people; nothing in analysis reads them back.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from porttrace.analysis import concurrency, ladder, names
+from porttrace.analysis.holds import PLACES, waits
+from porttrace.analysis.model import Attempts, Origin, Outcome, Process, Trace, start_ns
+
+_MARKS = ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns")
+_AS_THEY_ARE = (
+    "attempt_id", "pid", "tid", "uid", "cgroup", "fd", "sport", "dport", "errno",
+    "retransmits", "in_flight_at_start", "demand_at_start", "complete",
+)  # fmt: skip
+_BIND_COLUMNS = (
+    "time_ns", "pid", "tid", "comm", "uid", "netns", "protocol", "addr", "port_asked", "port_got",
+    "errno", "options", "call", "holders", "advice",
+)  # fmt: skip
+
+
+def attempts_table(trace: Trace) -> pd.DataFrame:
+    """Return one row per attempt, sorted by first mark.
+
+    Columns: identity (attempt_id, host, pid, tid, comm, exe, uid, user, cgroup, container, netns,
+    fd), `family` (4 or 6), saddr, sport, daddr, dport, origin, blocking (null: not known), the
+    marks `*_ns` (CLOCK_MONOTONIC, null: not there), wait_user_ns, wait_gate_ns, wait_connect_ns,
+    wait_beyond_ns (SYN to outcome), total_ns (first mark to outcome, or to the end of the trace),
+    outcome, errno, retransmits, in_flight_at_start, demand_at_start (both of the process), ladder
+    (the retransmission at which it was answered or ended, 1-based; null: none), complete.
+    """
+    rows = trace.attempts
+    columns: dict[str, Any] = {name: rows[name] for name in _AS_THEY_ARE}
+    columns |= {
+        "host": _category([trace.host.name] * min(len(rows), 1), np.zeros(len(rows), np.intp)),
+        "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
+        **_process_columns(rows, trace.processes),
+        "family": np.where(rows["family"] == 2, 4, 6).astype(np.uint8),
+        "saddr": _texts(rows["saddr"], _address),
+        "daddr": _texts(rows["daddr"], _address),
+        "origin": _enum(rows["origin"], Origin),
+        "outcome": _enum(rows["outcome"], Outcome),
+        "blocking": pd.arrays.BooleanArray(rows["blocking"] == 1, rows["blocking"] < 0),
+        **{mark: _nullable(rows[mark], rows[mark] == 0) for mark in _MARKS},
+        **{f"wait_{place}_ns": length for place, length in waits(rows, trace.end_ns).items()},
+        "total_ns": _total_ns(trace),
+        "ladder": _rung(trace),
+    }
+    return pd.DataFrame({name: columns[name] for name in _ORDER})
+
+
+_ORDER = (
+    "attempt_id", "host", "pid", "tid", "comm", "exe", "uid", "user", "cgroup", "container",
+    "netns", "fd", "family", "saddr", "sport", "daddr", "dport", "origin", "blocking", *_MARKS,
+    *(f"wait_{place}_ns" for place in PLACES), "total_ns", "outcome", "errno", "retransmits",
+    "in_flight_at_start", "demand_at_start", "ladder", "complete",
+)  # fmt: skip
+
+
+def binds_table() -> pd.DataFrame:
+    """Return the table of binds with its columns and no row: binds are not traced yet."""
+    return pd.DataFrame({name: pd.Series(dtype=object) for name in _BIND_COLUMNS})
+
+
+def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:
+    """Return the steps of each `scope`: from `time_ns` on so many are in flight and in demand.
+
+    Columns scope (the key: pid, tid, uid, ...), time_ns, in_flight, demand; sorted by both.
+    Raises ValueError for a scope that is none of `concurrency.SCOPES`.
+    """
+    if scope not in concurrency.SCOPES:
+        raise ValueError(f"scope {scope!r} is none of {', '.join(concurrency.SCOPES)}")
+    flight = concurrency.in_flight(trace.attempts, scope, trace.end_ns, trace.processes)
+    demand = concurrency.demand(trace.attempts, scope, trace.end_ns, trace.processes)
+    moments = np.union1d(flight[["scope", "time_ns"]], demand[["scope", "time_ns"]])
+    key, time_ns = moments["scope"].astype(np.int64), moments["time_ns"].astype(np.int64)
+    return pd.DataFrame(
+        {
+            "scope": key,
+            "time_ns": time_ns,
+            "in_flight": concurrency.count_at(flight, key, time_ns),
+            "demand": concurrency.count_at(demand, key, time_ns),
+        }
+    )
+
+
+# -- columns ---------------------------------------------------------------------
+
+
+def _process_columns(rows: Attempts, processes: Mapping[int, Process]) -> dict[str, Any]:
+    # What /proc said, for each pid once.
+    pids, back = np.unique(rows["pid"], return_inverse=True)
+    known = [processes.get(pid, Process(pid)) for pid in pids.tolist()]
+    text = {
+        name: _category([_plain(getattr(process, name)) for process in known], back)
+        for name in ("exe", "user", "container")
+    }
+    netns = np.array([process.netns for process in known], np.int64)[back]
+    return {**text, "netns": _nullable(netns, netns == 0)}
+
+
+def _plain(text: str) -> str:
+    # Names that are no UTF-8 must not stop a notebook that writes its tables.
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _texts(values: Any, read: Any) -> Any:
+    # Each distinct value is turned into text once.
+    whole = values if values.dtype.kind == "S" else np.ascontiguousarray(values).view("S16")
+    unique, back = np.unique(whole, return_inverse=True)
+    return _category([read(raw) for raw in unique.tolist()], back)
+
+
+def _address(raw: bytes) -> str:
+    # numpy leaves out the zeros at the end.
+    return names.address(raw.ljust(16, b"\0")).strip("[]")
+
+
+def _category(texts: Sequence[str], index: Any) -> Any:
+    # Several values may have the same text.
+    unique, back = np.unique(np.array(texts, object), return_inverse=True)
+    codes = back[index] if len(back) else np.empty(0, np.intp)
+    return pd.Categorical.from_codes(codes, pd.Index(unique, dtype=object))
+
+
+def _enum(values: Any, kind: type[IntEnum]) -> Any:
+    members = list(kind)
+    return pd.Categorical.from_codes(
+        values, pd.Index([each.name for each in members], dtype=object)
+    )
+
+
+def _nullable(values: Any, missing: Any) -> Any:
+    return pd.arrays.IntegerArray(values.astype(np.int64), np.array(missing, bool))
+
+
+def _ended_ns(trace: Trace) -> Any:
+    end = trace.attempts["end_ns"].astype(np.int64)
+    return np.where(end > 0, end, trace.end_ns)
+
+
+def _total_ns(trace: Trace) -> Any:
+    return np.maximum(_ended_ns(trace) - start_ns(trace.attempts), 0)
+
+
+def _rung(trace: Trace) -> Any:
+    # The rung of the host's ladder at which the attempt was over, if it was sent again at all.
+    rows, rungs = trace.attempts, np.array(ladder.of_host(trace.host.sysctls).rungs_s) * 1e9
+    waited = _ended_ns(trace) - rows["syn_ns"]
+    # Timers are late by what the timer wheel rounds up: the last rung before the outcome.
+    rung = np.searchsorted(rungs, waited, side="right")
+    none = (rows["syn_ns"] == 0) | (rows["retransmits"] == 0) | (rung == 0)
+    return _nullable(rung, none)

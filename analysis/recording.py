@@ -1,0 +1,199 @@
+"""From a trace file to a `Trace` and its tables: what was recorded, read again anywhere.
+
+Needs no root, no bcc and no Linux. The file is read batch by batch through the same
+`attempts.step` and `assemble` that a live trace uses, so both find the same.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from porttrace.analysis import attempts
+from porttrace.analysis.assemble import assemble, exits_of, losses_of
+from porttrace.analysis.findings import diagnose
+from porttrace.analysis.held import still_held
+from porttrace.analysis.model import (
+    Attempts,
+    Finding,
+    Loss,
+    Process,
+    Suspect,
+    Trace,
+    no_attempts,
+)
+from porttrace.tracer.beside import Beside, End, TraceHeader
+from porttrace.tracer.event import Events, EventType, no_events
+from porttrace.tracer.facts import Held
+from porttrace.tracer.tracefile import Batch, TraceReader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from porttrace.analysis.summary import Trust
+
+# Rows that are joined to attempts at once: what is open is looked at anew each time.
+_AT_ONCE = 131_072
+_UNENDING_NS = 1 << 61
+_ENDS = (EventType.END, EventType.ERROR)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One trace file as it was read: `trace` at once, tables and findings when asked for."""
+
+    path: str
+    header: TraceHeader
+    trace: Trace
+    complete: bool
+    why_incomplete: str  # one sentence, "" when complete
+
+    @cached_property
+    def events(self) -> Events:
+        """All events, dtype EVENT, in the order of the file; read from it again when asked for.
+
+        Raises TraceFileError; standard input cannot be read twice.
+        """
+        with TraceReader(self.path) as reader:
+            return np.concatenate([no_events(), *(batch.events for batch in reader)])
+
+    @cached_property
+    def attempts(self) -> "pd.DataFrame":
+        """One row per attempt, see `frames.attempts_table`."""
+        from porttrace.analysis.frames import attempts_table
+
+        return attempts_table(self.trace)
+
+    @cached_property
+    def binds(self) -> "pd.DataFrame":
+        """Empty, with its columns: binds are not traced yet."""
+        from porttrace.analysis.frames import binds_table
+
+        return binds_table()
+
+    def concurrency(self, scope: str = "process") -> "pd.DataFrame":
+        """Return how many are in flight and in demand: columns scope, time_ns, in_flight, demand.
+
+        Raises ValueError for an unknown scope.
+        """
+        from porttrace.analysis.frames import concurrency_table
+
+        return concurrency_table(self.trace, scope)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What all rules find."""
+        return diagnose(self.trace)
+
+    @cached_property
+    def trust(self) -> "Trust":
+        """What limits the statements of this recording; a cut file is never complete."""
+        from porttrace.analysis.summary import trust
+
+        found = trust(self.trace)
+        return dataclasses.replace(found, complete=found.complete and self.complete)
+
+
+def load(path: str | Path) -> Recording:
+    """Read a trace file (`-`: standard input). Memory is that of its attempts, not its events.
+
+    Raises TraceFileError, which says what is wrong with the file and what to do.
+    """
+    with TraceReader(path) as reader:
+        growing = _Growing(reader.header)
+        for chunk in in_chunks(reader):
+            growing.add(chunk)
+        why = f"The recording is incomplete: {reader.why_incomplete}."
+        trace = growing.trace(() if reader.complete else (why,))
+        return Recording(reader.path, reader.header, trace, reader.complete, reader.why_incomplete)
+
+
+def in_chunks(batches: Iterable[Batch], rows: int = _AT_ONCE) -> Iterator[list[Batch]]:
+    """Yield the batches in lists of at least `rows` events, the last one with what is left."""
+    chunk: list[Batch] = []
+    for batch in batches:
+        chunk.append(batch)
+        if sum(len(each.events) for each in chunk) >= rows:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+class _Growing:
+    # A trace while its file is read; each part of it as in a live session.
+    def __init__(self, header: TraceHeader) -> None:
+        self._about = Trace(
+            no_attempts(), header.start_ns, header.start_ns, host=header.host,
+            filter=header.filter, wall_offset_ns=header.wall_offset_ns,
+            gates_seen=header.gates_seen, notes=header.notes,
+        )  # fmt: skip
+        self._open = attempts.Open()
+        self._rows: list[Attempts] = []
+        self._losses: tuple[Loss, ...] = ()
+        self._exits: dict[int, int] = {}
+        self._processes: dict[int, Process] = {}
+        self._stacks: dict[int, tuple[str, ...]] = {}
+        self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._offset_ns = header.wall_offset_ns
+        self._held: list[Held] = []
+        self._events = 0
+        self._seen_ns, self._end_ns = header.start_ns, 0
+        self._continues = False
+
+    def add(self, chunk: list[Batch]) -> None:
+        for batch in chunk:
+            self._beside(batch.beside, batch.events)
+        events = np.concatenate([batch.events for batch in chunk])
+        self._losses += losses_of(events)
+        self._exits.update(exits_of(events))
+        self._events += len(events)
+        self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
+        watermark_ns = chunk[-1].beside.watermark_ns
+        rows, self._open = attempts.step(events, self._open, watermark_ns)
+        self._rows.append(rows)
+
+    def _beside(self, beside: Beside, events: Events) -> None:
+        self._processes.update(beside.processes)
+        self._stacks.update(beside.stacks)
+        self._suspects.update(beside.suspects)
+        self._offset_ns = beside.wall_offset_ns or self._offset_ns
+        self._held = still_held(self._held if beside.held is None else beside.held, events)
+        if beside.watermark_ns < _UNENDING_NS:
+            self._seen_ns = max(self._seen_ns, beside.watermark_ns)
+        if beside.end:
+            self._end(beside.end)
+
+    def _end(self, end: End) -> None:
+        self._end_ns = end.end_ns
+        self._about = dataclasses.replace(self._about, notes=end.notes)
+        self._continues = end.continues
+
+    def trace(self, notes: tuple[str, ...]) -> Trace:
+        """Return what was read as one `Trace`, with more notes."""
+        about = dataclasses.replace(
+            self._about,
+            end_ns=self._end_ns or self._seen_ns,
+            processes=self._processes,
+            stacks=self._stacks,
+            suspects=self._suspects,
+            losses=self._losses,
+            exits=self._exits,
+            wall_offset_ns=self._offset_ns,
+            events=self._events,
+            notes=(*self._about.notes, *notes),
+        )
+        return assemble(about, self._rows, self._still_open(), self._held)
+
+    def _still_open(self) -> attempts.Open:
+        # The next part begins with all events of what is not finished here, and tells its
+        # outcome: what is known of it by now may lack the last word.
+        if not self._continues:
+            return self._open
+        events = self._open.events
+        kept = events[~np.isin(events["type"], _ENDS)]
+        return dataclasses.replace(self._open, events=kept)

@@ -1,0 +1,55 @@
+"""The last lines of a report, right above the prompt: they must close the case by themselves."""
+
+from collections.abc import Iterator, Sequence
+
+from porttrace.analysis import names
+from porttrace.analysis.model import Finding, Trace
+from porttrace.analysis.remarks import remarks
+from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.wrap import wrapped
+
+
+def closing(trace: Trace, findings: Sequence[Finding]) -> str:
+    """Return what is wrong, what could be behind it and what to do now, or that nothing is."""
+    open_waits = remarks(trace, findings)
+    if not len(trace.attempts):
+        return "\n".join(_nothing_seen(trace))
+    if not findings and not open_waits:
+        return "\n".join(
+            wrapped(
+                f"Nothing wrong found in {names.count(len(trace.attempts), 'attempt')}: no connect "
+                "was held up by another, and none waited for long."
+            )
+        )
+    return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
+
+
+def _nothing_seen(trace: Trace) -> list[str]:
+    filtered = f" that matches the filter ({trace.filter})" if trace.filter else ""
+    sentence = f"No connection attempt{filtered} was seen. Nothing can be said."
+    return wrapped(printable(sentence))
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    # Notes at the side only where nothing worse is to be told.
+    shown = [f for f in findings if f.severity != "info"] or findings
+    for finding in shown:
+        yield f"  {finding.rule} ({level(finding)}):"
+        yield from wrapped(printable(finding.summary), "    ", "    ")
+        if finding.suspects:
+            what = f"It could be done by: {finding.suspects[0].what}."
+            yield from wrapped(printable(what), "    ", "    ")
+        if finding.advice:
+            yield from wrapped(printable(f"Do now: {finding.advice[0]}"), "    ", "    ")
+
+
+def _remarks(sentences: Sequence[str]) -> Iterator[str]:
+    if sentences:
+        yield "  Not explained:"
+        for sentence in sentences:
+            yield from wrapped(printable(sentence), "    - ", "      ")
+
+
+def level(finding: Finding) -> str:
+    """Return the word for a finding's confidence."""
+    return "firm" if finding.confidence >= 0.8 else "likely"

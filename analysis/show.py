@@ -1,0 +1,172 @@
+"""Tables for the eye or for a program: rows chosen, sorted, cut, and written a line each.
+
+Lines for people fit 80 columns where names and addresses let them, and 100 always; what a process
+chose is escaped in them. JSON lines have every column and lose nothing.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from porttrace.analysis.render.escape import columns, padded, printable
+from porttrace.analysis.render.text import short
+from porttrace.tracer.errors import PorttraceError
+
+_CHUNK = 4096  # rows that are turned into lines at once
+_WIDTH, _MOST = 80, 100
+_SHORTEST_NAME = 6
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which rows are wanted: those that match every field that is not empty.
+
+    `destinations` are addresses, or addresses with a port as a table shows them; `held_ns` is the
+    least time before the SYN at the gate and in connect.
+    """
+
+    pids: Collection[int] = ()
+    comms: Collection[str] = ()
+    ports: Collection[int] = ()
+    destinations: Collection[str] = ()
+    outcomes: Collection[str] = ()
+    held_ns: int = 0
+
+    def set_fields(self) -> set[str]:
+        """Return the names of the fields that are not empty."""
+        return {field.name for field in fields(self) if getattr(self, field.name)}
+
+
+def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
+    """Return the rows of `frame` (attempts or events) that `wanted` matches."""
+    keep = np.ones(len(frame), np.bool_)
+    for column, values in (
+        ("pid", wanted.pids),
+        ("comm", wanted.comms),
+        ("dport", wanted.ports),
+        ("outcome", wanted.outcomes),
+    ):
+        if values:
+            keep &= frame[column].isin(list(values)).to_numpy()
+    if wanted.destinations:
+        named = list(wanted.destinations)
+        keep &= (frame["daddr"].isin(named) | frame["destination"].isin(named)).to_numpy()
+    if wanted.held_ns:
+        keep &= (frame["held_ns"] >= wanted.held_ns).to_numpy()
+    return frame if keep.all() else frame[keep]
+
+
+def ordered(
+    frame: pd.DataFrame, column: str = "", reverse: bool = False, limit: int | None = None
+) -> pd.DataFrame:
+    """Return `frame` sorted by `column` (its `_ns` may be left out), cut to `limit` rows.
+
+    Rows without a value come last either way; without `column` the order stays.
+    Raises PorttraceError when there is no such column.
+    """
+    if column:
+        key = frame[_column(frame, column)]
+        if isinstance(key.dtype, pd.CategoricalDtype):
+            key = key.astype(str)  # by the alphabet, not by first use
+        order = key.reset_index(drop=True).sort_values(ascending=not reverse, kind="stable").index
+        frame = frame.iloc[order.to_numpy()]
+    elif reverse:
+        frame = frame.iloc[::-1]
+    return frame if limit is None else frame.head(limit)
+
+
+def _column(frame: pd.DataFrame, name: str) -> str:
+    for known in (name, f"{name}_ns"):
+        if known in frame:
+            return known
+    raise PorttraceError(f"there is no column {name!r}", f"there are {', '.join(frame.columns)}")
+
+
+def json_lines(kind: str, frame: pd.DataFrame) -> Iterator[str]:
+    """Yield an object a row, with `kind` as its type; what is not there is null."""
+    names = ["type", *frame.columns]
+    for part in _parts(frame):
+        for cells in zip(*(_plain(part[name]) for name in part), strict=True):
+            yield json.dumps(dict(zip(names, (kind, *cells), strict=True)))
+
+
+def _plain(column: "pd.Series[Any]") -> list[Any]:
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return [time.isoformat() for time in column.tolist()]
+    return column.astype(object).where(column.notna(), None).tolist()
+
+
+def _parts(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    for at in range(0, len(frame), _CHUNK):
+        yield frame.iloc[at : at + _CHUNK]
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[Any]:
+    # Any: a tuple with the columns as fields, which a type checker cannot know.
+    for part in _parts(frame):
+        yield from part.itertuples(index=False)
+
+
+def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of `tables.attempts`; times since `start_ns`."""
+    name, where = _widths(frame, 44)
+    yield (
+        f"{'START':>8} {'PID':>7} {'THREAD':<{name}} {'DESTINATION':<{where}} {'OUTCOME':<11} "
+        f"{'HELD':>6} {'TOOK':>6}"
+    )
+    for row in _rows(frame):
+        more = "+" if row.outcome == "pending" else ""
+        held, took = short(row.held_ns), short(row.wait_beyond_ns)
+        held, took = (held, took + more) if took else (held + more, took)
+        yield (
+            f"{_seconds(row.first_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
+            f"{row.destination:<{where}} {row.outcome:<11} {held:>6} {took:>6}"
+        ).rstrip()
+
+
+def event_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of `tables.events`; times since `start_ns`."""
+    name, where = _widths(frame, 43)
+    yield (
+        f"{'TIME':>8} {'EVENT':<10} {'PID':>7} {'THREAD':<{name}} {'DESTINATION':<{where}} "
+        f"{'RESULT':>6} {'FLIGHT':>6}"
+    )
+    for row in _rows(frame):
+        there = row.destination if row.dport else ""
+        yield (
+            f"{_seconds(row.time_ns - start_ns)} {row.event.lower():<10} {row.pid:>7} "
+            f"{padded(row.comm, name)} {there:<{where}} {row.error:>6} {row.in_flight:>6}"
+        )
+
+
+def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of a concurrency table, times since `start_ns`."""
+    width = max([columns(printable(word)) for word in frame["name"].unique()], default=0)
+    width = max(20, min(width, _WIDTH - 24))
+    yield f"{'TIME':>8} {'SCOPE':<{width}} {'FLIGHT':>6} {'DEMAND':>6}"
+    for row in _rows(frame):
+        yield (
+            f"{_seconds(row.time_ns - start_ns)} {padded(row.name, width)} "
+            f"{row.in_flight:>6} {row.demand:>6}"
+        )
+
+
+def _seconds(ns: int) -> str:
+    # Eight columns: of long traces the milliseconds go first.
+    return f"{ns / 1e9:.3f}"[:8].rstrip(".").rjust(8)
+
+
+def _widths(frame: pd.DataFrame, others: int) -> tuple[int, int]:
+    # Of the thread's name and the destination, beside `others` columns: as wide as the rows need,
+    # and when that is too much the name gives way, which the destination cannot.
+    where = max([11, *(len(word) for word in _words(frame["destination"]))])
+    name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
+    return max(_SHORTEST_NAME, min(name, 15, _MOST - others - where)), where
+
+
+def _words(column: "pd.Series[Any]") -> Sequence[str]:
+    return [str(word) for word in column.unique()]

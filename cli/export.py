@@ -1,0 +1,75 @@
+"""`porttrace export FILE`: a recording in the formats of other tools."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from porttrace.analysis import tables
+from porttrace.analysis.export import csv, ndjson, parquet, perfetto
+from porttrace.analysis.recording import Recording, load
+from porttrace.cli.writing import print_pieces, say_incomplete, write_file
+
+_FORMATS = ("parquet", "csv", "ndjson", "perfetto")
+
+
+@click.command(name="export")
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option(
+    "-f", "--format", "kind", type=click.Choice(_FORMATS), required=True, help="Format of OUT."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    required=True,
+    metavar="OUT",
+    help="File to write, or - for standard output.",
+)
+@click.option("--force", is_flag=True, help="Overwrite OUT when it is there.")  # fmt: skip
+def export(file: str, kind: str, output: str, force: bool) -> None:
+    """Write the attempts of a recording for notebooks, jq, spreadsheets or Perfetto.
+
+    \b
+    parquet   attempts in OUT, and events beside it: x.parquet, x.events.parquet
+    csv       attempts; text that a spreadsheet would compute gets an ' in front
+    ndjson    attempts, an object a line, as a live --json trace prints them
+    perfetto  threads, slices and counters, to be opened in ui.perfetto.dev
+
+    Marks (columns in _ns) are nanoseconds of CLOCK_MONOTONIC.
+
+    \b
+    Example:
+      porttrace export login.ptrace -f parquet -o login.parquet
+      porttrace export login.ptrace -f perfetto -o login.perfetto
+      porttrace export login.ptrace -f ndjson -o - | jq .outcome
+    """
+    if kind == "parquet" and output == "-":
+        raise click.UsageError("-f parquet writes two files; name the first with -o OUT.")
+    if kind == "parquet" and file == "-":
+        raise click.UsageError("events are read in a second pass; name a file instead of -.")
+    recording = load(file)
+    say_incomplete(recording)
+    if kind == "parquet":
+        _write_parquet(recording, output, force)
+    elif kind == "perfetto":
+        pieces = perfetto.perfetto(recording.trace, recording.findings)
+        write_file(output, pieces, force)
+    elif output == "-":
+        print_pieces(_text(recording, kind, on_terminal=sys.stdout.isatty()))
+    else:
+        write_file(output, _text(recording, kind), force)
+
+
+def _text(recording: Recording, kind: str, on_terminal: bool = False) -> Iterator[bytes]:
+    if kind == "csv":
+        return csv.csv(tables.attempts(recording.trace), on_terminal)
+    return ndjson.ndjson(recording.trace)
+
+
+def _write_parquet(recording: Recording, output: str, force: bool) -> None:
+    write_file(output, parquet.attempts_file(recording.trace), force)
+    path = Path(output)
+    beside = path.with_name(f"{path.stem}.events{path.suffix}")
+    write_file(str(beside), parquet.events_file(recording.events), force)

@@ -1,0 +1,133 @@
+"""`porttrace show FILE TABLE`: the rows of a recording, chosen, sorted and cut."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import click
+import pandas as pd
+
+from porttrace.analysis import show as rows
+from porttrace.analysis import tables
+from porttrace.analysis.concurrency import SCOPES
+from porttrace.analysis.export.csv import csv
+from porttrace.analysis.model import Outcome
+from porttrace.analysis.recording import Recording, load
+from porttrace.analysis.show import Filter
+from porttrace.cli.options import Duration, Ports
+from porttrace.cli.writing import print_pieces, say_incomplete
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_OUTCOMES = [outcome.name for outcome in Outcome]
+# Events know neither how their attempt ended nor how long it was held.
+_OF_ATTEMPTS = {"outcomes": "--outcome", "held_ns": "--held"}
+
+
+def _filters(command: _F) -> _F:
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+_FILTERS = (
+    click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
+                 help="Of this process; may be given several times."),
+    click.option("--comm", "comms", multiple=True, metavar="NAME", help="Of threads of this name."),
+    click.option("-P", "--port", "ports", type=Ports(), help="To these remote ports."),
+    click.option("--destination", "destinations", multiple=True, metavar="ADDRESS[:PORT]",
+                 help="To this address; [ADDRESS]:PORT for IPv6."),
+    click.option("--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES),
+                 metavar="OUTCOME", help=f"That ended so: {', '.join(_OUTCOMES)}."),
+    click.option("--held", "held_s", type=Duration(), help="Held for at least this time."),
+)  # fmt: skip
+
+
+@click.command(name="show")
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("table", type=click.Choice(("attempts", "events", "concurrency")))
+@_filters
+@click.option("--scope", type=click.Choice(SCOPES), metavar="SCOPE",
+              help=f"Whom concurrency counts: {', '.join(SCOPES)}.")  # fmt: skip
+@click.option("--sort", metavar="COLUMN", default="", help="Sort by a column of the JSON.")
+@click.option("--reverse", is_flag=True, help="The last, or the greatest, first.")
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many rows.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, all columns.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV, all columns.")
+def show(
+    file: str,
+    table: str,
+    scope: str | None,
+    sort: str,
+    reverse: bool,
+    limit: int | None,
+    as_json: bool,
+    as_csv: bool,
+    **chosen: Any,
+) -> None:
+    """Print a table of a recording: attempts, events, or how many were open at once.
+
+    FILE is what 'porttrace record -o FILE' wrote, or - for standard input. Filters choose
+    attempts, also those that concurrency counts. Times are seconds since the recording began,
+    columns in _ns nanoseconds.
+
+    \b
+    Example:
+      porttrace show login.ptrace attempts --held 1s --sort held --reverse
+      porttrace show login.ptrace events --pid 1234 --json
+      porttrace show login.ptrace concurrency --scope destination --csv
+    """
+    wanted = _filter(**chosen)
+    _check(table, wanted, scope, as_json and as_csv)
+    if table == "events" and file == "-":
+        raise click.UsageError("events are read in a second pass; name a file instead of -.")
+    recording = load(file)
+    say_incomplete(recording)
+    frame = _frame(recording, table, wanted, scope or "process")
+    frame = rows.ordered(frame, sort, reverse, limit)
+    if as_csv:
+        print_pieces(csv(frame, on_terminal=sys.stdout.isatty()))
+        return
+    start_ns = recording.trace.start_ns
+    lines = rows.json_lines(_ROW[table], frame) if as_json else _LINES[table](frame, start_ns)
+    _print(lines)
+
+
+_ROW = {"attempts": "attempt", "events": "event", "concurrency": "concurrency"}
+_LINES: dict[str, Callable[[pd.DataFrame, int], Iterator[str]]] = {
+    "attempts": rows.attempt_lines,
+    "events": rows.event_lines,
+    "concurrency": rows.concurrency_lines,
+}
+
+
+def _filter(held_s: float | None, ports: frozenset[int] | None, **chosen: Any) -> Filter:
+    return Filter(ports=ports or frozenset(), held_ns=int((held_s or 0) * 1e9), **chosen)
+
+
+def _check(table: str, wanted: Filter, scope: str | None, both: bool) -> None:
+    if both:
+        raise click.UsageError("--json and --csv exclude each other.")
+    if scope and table != "concurrency":
+        raise click.UsageError(f"--scope is for concurrency, not for {table}.")
+    unknown = [option for name, option in _OF_ATTEMPTS.items() if name in wanted.set_fields()]
+    if table == "events" and unknown:
+        raise click.UsageError(f"{' and '.join(unknown)}: events do not know that; show attempts.")
+
+
+def _frame(recording: Recording, table: str, wanted: Filter, scope: str) -> pd.DataFrame:
+    if table == "events":
+        return rows.chosen(tables.events(recording.events), wanted)
+    attempts = rows.chosen(tables.attempts(recording.trace), wanted)
+    if table == "attempts":
+        return attempts
+    # The steps of the chosen attempts alone: a count of others would say nothing about them.
+    kept = recording.trace.attempts[attempts.index]
+    trace = dataclasses.replace(recording.trace, attempts=kept)
+    return tables.concurrency(trace, scope)
+
+
+def _print(lines: Iterator[str]) -> None:
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

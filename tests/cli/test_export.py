@@ -1,0 +1,95 @@
+"""Each format is written whole, where it was asked for, and never over another file."""
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
+
+from porttrace.analysis.recording import load
+from porttrace.cli import main
+
+FILE = Path(__file__).parent.parent / "data" / "v1-two-threads.ptrace"
+
+
+def export(kind: str, to: Path | str, *more: str) -> int:
+    return main(["export", str(FILE), "-f", kind, "-o", str(to), *more])
+
+
+def test_parquet_is_two_files(tmp_path: Path) -> None:
+    assert export("parquet", tmp_path / "a.parquet") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.events.parquet", "a.parquet"]
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 2
+    assert pq.read_table(tmp_path / "a.events.parquet").num_rows == len(load(FILE).events)
+
+
+def test_csv(tmp_path: Path) -> None:
+    assert export("csv", tmp_path / "a.csv") == 0
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [row["dport"] for row in csv.DictReader(file)] == ["9100", "80"]
+
+
+def test_ndjson(tmp_path: Path) -> None:
+    assert export("ndjson", tmp_path / "a.ndjson") == 0
+    objects = [json.loads(line) for line in (tmp_path / "a.ndjson").read_text().splitlines()]
+    assert [each["dport"] for each in objects] == [9100, 80]
+
+
+def test_perfetto_knows_the_findings(tmp_path: Path) -> None:
+    assert export("perfetto", tmp_path / "a.perfetto") == 0
+    written = (tmp_path / "a.perfetto").read_bytes()
+    assert proto.Trace.FromString(written).packet
+    assert b"serialized-connects" in written
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "perfetto"])
+def test_never_over_another_file(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("mine")
+    assert export(kind, path) == 1
+    assert path.read_text() == "mine"
+    assert "--force" in capsys.readouterr().err
+    assert export(kind, path, "--force") == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson"])
+def test_text_to_standard_output(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(kind, "-") == 0
+    assert "192.0.2.66" in capsys.readouterr().out
+
+
+def test_perfetto_to_a_pipe(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert export("perfetto", "-") == 0
+    assert proto.Trace.FromString(capfdbinary.readouterr().out).packet
+
+
+def test_perfetto_refuses_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert export("perfetto", "-") == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert "terminal" in err
+
+
+def test_parquet_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("parquet", "-") == 2
+    assert "two files" in capsys.readouterr().err
+
+
+def test_parquet_of_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "-", "-f", "parquet", "-o", str(tmp_path / "a")]) == 2
+    assert "name a file" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad").write_text("hello, world")
+    assert main(["export", str(tmp_path / "bad"), "-f", "csv", "-o", str(tmp_path / "out")]) == 1
+    assert "no trace" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

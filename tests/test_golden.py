@@ -1,0 +1,64 @@
+"""Recordings of every format stay readable, and say what they always said.
+
+tests/data/README.md tells where they come from. After a change that is meant to change what is
+found, write the new text with
+
+    .venv/bin/python tests/test_golden.py
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from porttrace.analysis import tables
+from porttrace.analysis.recording import Recording, load
+
+DATA = Path(__file__).parent / "data"
+FILES = sorted(DATA.glob("v*-*.ptrace"))
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def told(recording: Recording) -> str:
+    """Return what must not change: each attempt, then each finding without its wording."""
+    return "\n".join((*_attempts(recording), "", *_findings(recording), ""))
+
+
+def _attempts(recording: Recording) -> Iterator[str]:
+    for row in tables.attempts(recording.trace).itertuples(index=False):
+        yield (
+            f"{row.attempt_id} {row.comm} {row.destination} {row.outcome} errno={row.errno} "
+            f"resent={row.retransmits} held_ns={row.held_ns} took_ns={row.wait_beyond_ns} "
+            f"in_flight={row.in_flight_at_start} demand={row.demand_at_start}"
+        )
+
+
+def _findings(recording: Recording) -> Iterator[str]:
+    for each in recording.findings:
+        yield (
+            f"{each.severity} {each.rule} place={each.place or '-'} scope={each.scope or '-'} "
+            f"slots={each.slots} victims={len(each.victims)} blockers={len(each.blockers)} "
+            f"suspects={','.join(suspect.kind for suspect in each.suspects) or '-'}"
+        )
+
+
+def test_there_are_some() -> None:
+    assert len(FILES) >= 3
+
+
+@each_file
+def test_it_says_what_it_always_said(path: Path) -> None:
+    recording = load(path)
+    assert recording.complete
+    assert told(recording) == path.with_suffix(".txt").read_text()
+
+
+@each_file
+def test_it_is_small_and_explained(path: Path) -> None:
+    assert path.stat().st_size < 50_000
+    assert f"`{path.name}`" in (DATA / "README.md").read_text()
+
+
+if __name__ == "__main__":
+    for file in FILES:
+        file.with_suffix(".txt").write_text(told(load(file)))

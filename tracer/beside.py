@@ -1,0 +1,133 @@
+"""What a trace file says beside the events, as plain values and as JSON.
+
+`TraceHeader` stands at the front of a file, a `Beside` with each batch, an `End` in the last.
+Keys that a newer porttrace added are ignored, those that an older one lacked keep their
+defaults. Names that are no UTF-8 survive: JSON escapes each of their bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from porttrace.tracer.facts import Held, Host, Process, Suspect
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class TraceHeader:
+    """What is known when a recording begins. Times are CLOCK_MONOTONIC, in ns."""
+
+    start_ns: int
+    wall_offset_ns: int = 0  # wall clock = mark + offset
+    host: Host = field(default_factory=Host)
+    filter: str = ""  # in words, "" for everything
+    gates_seen: bool = True  # False when the scheduler was not watched
+    notes: tuple[str, ...] = ()  # what limits trust from the beginning
+    clock: str = "CLOCK_MONOTONIC"
+    part: int = 0  # 1, 2, ... of a recording in parts; 0: it is one file
+    version: str = ""  # of the porttrace that wrote it
+
+
+@dataclass(frozen=True)
+class End:
+    """What is known when a recording ends."""
+
+    end_ns: int
+    counters: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # instead of those of the header
+    continues: bool = False  # another part follows; what is open here is carried into it
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What came with one batch of events."""
+
+    watermark_ns: int = 0  # no event older than this comes after the batch
+    wall_offset_ns: int = 0
+    processes: Mapping[int, Process] = field(default_factory=dict)  # first seen, or seen anew
+    stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    suspects: Mapping[int, tuple[Suspect, ...]] = field(default_factory=dict)  # by pid
+    held: tuple[Held, ...] | None = None  # at the last look; None: nobody looked
+    carried: int = 0  # so many rows at the front stood in the part before this one, too
+    end: End | None = None
+
+
+def header_values(header: TraceHeader) -> dict[str, Any]:
+    """Return a header as plain values for JSON."""
+    return {**vars(header), "host": {**vars(header.host), "sysctls": dict(header.host.sysctls)}}
+
+
+def header_of(values: dict[str, Any]) -> TraceHeader:
+    """Return the header of plain values.
+
+    Raises ValueError, TypeError, KeyError or AttributeError when they are something else.
+    """
+    known = {**values, "host": _made(Host, values.get("host", {}))}
+    return _made(TraceHeader, {**known, "notes": tuple(values.get("notes", ()))})
+
+
+def to_json(beside: Beside, number: int) -> bytes:
+    """Return what stands beside batch `number` as JSON in ASCII; what is empty is left out."""
+    values = {
+        "batch": number,
+        "watermark_ns": beside.watermark_ns,
+        "wall_offset_ns": beside.wall_offset_ns,
+        "processes": [_short(process) for process in beside.processes.values()],
+        "stacks": beside.stacks,
+        "suspects": {pid: [vars(fact) for fact in found] for pid, found in beside.suspects.items()},
+        "carried": beside.carried,
+    }
+    values = {key: value for key, value in values.items() if value or key == "batch"}
+    if beside.held is not None:
+        values["held"] = [{**vars(each), "daddr": each.daddr.hex()} for each in beside.held]
+    if beside.end:
+        values["end"] = {**vars(beside.end), "counters": dict(beside.end.counters)}
+    return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _short(process: Process) -> dict[str, Any]:
+    return {key: value for key, value in vars(process).items() if value or key == "pid"}
+
+
+def from_json(text: bytes) -> tuple[Beside, int]:
+    """Return what `to_json` wrote, and the batch's number.
+
+    Raises ValueError, TypeError, KeyError or AttributeError when it is something else.
+    """
+    values = json.loads(text)
+    processes = [_process(each) for each in values.get("processes", ())]
+    held = [_held(each) for each in values["held"]] if "held" in values else None
+    beside = Beside(
+        watermark_ns=values.get("watermark_ns", 0),
+        wall_offset_ns=values.get("wall_offset_ns", 0),
+        processes={process.pid: process for process in processes},
+        stacks={int(key): tuple(frames) for key, frames in values.get("stacks", {}).items()},
+        suspects={
+            int(pid): tuple(_made(Suspect, each) for each in found)
+            for pid, found in values.get("suspects", {}).items()
+        },
+        held=None if held is None else tuple(held),
+        carried=values.get("carried", 0),
+        end=_end(values["end"]) if "end" in values else None,
+    )
+    return beside, values["batch"]
+
+
+def _process(values: dict[str, Any]) -> Process:
+    return _made(Process, {**values, "preloads": tuple(values.get("preloads", ()))})
+
+
+def _held(values: dict[str, Any]) -> Held:
+    fixed = {"daddr": bytes.fromhex(values["daddr"]), "frames": tuple(values["frames"])}
+    return _made(Held, {**values, **fixed})
+
+
+def _end(values: dict[str, Any]) -> End:
+    return _made(End, {**values, "notes": tuple(values.get("notes", ()))})
+
+
+def _made(kind: type[_T], values: dict[str, Any]) -> _T:
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in values.items() if key in known})

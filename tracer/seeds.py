@@ -1,0 +1,62 @@
+"""Seeds: attempts that were in SYN_SENT already when tracing began.
+
+The kernel program never saw them start. sock_diag names them, and the program is told
+their addresses, so that it reports how they end.
+"""
+
+import contextlib
+import os
+
+import numpy as np
+
+from porttrace.tracer import processes, sockets
+from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.event import EVENT, Events, EventType
+from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.probe import Probe
+
+Connecting = dict[int, sockets.Connecting]
+"""Sockets in SYN_SENT by their cookie."""
+
+
+def in_syn_sent(options: TraceOptions) -> Connecting:
+    """Return the sockets in SYN_SENT in the network namespaces of the targets, or in ours."""
+    namespaces = {pid: processes.netns(pid) for pid in options.pids} or {0: 0}
+    found: Connecting = {}
+    for pid in {ns: pid for pid, ns in namespaces.items()}.values():
+        with contextlib.suppress(PorttraceError):
+            found.update({each.cookie: each for each in sockets.connecting(pid)})
+    return found
+
+
+def seed(probe: Probe, options: TraceOptions, before: Connecting, start_ns: int) -> Events:
+    """Tell the program of the attempts older than the trace; return an event for each.
+
+    `before` is what was in SYN_SENT before the program was attached: what is still there
+    now began before, and no START will come.
+    """
+    old = [each for cookie, each in in_syn_sent(options).items() if cookie in before]
+    owners = sockets.owners({each.inode for each in old}, options.pids)
+    wanted = [each for each in old if _wanted(options, each, owners.get(each.inode, 0))]
+    events = np.zeros(len(wanted), EVENT)
+    for index, (event, each) in enumerate(zip(events, wanted, strict=True)):
+        pid = owners.get(each.inode, 0)
+        comm = os.fsencode(processes.read_process(pid).comm)
+        began_ns = start_ns + index  # unique: it stands for the unknown socket
+        probe.add_seed(each.daddr, each.sport, each.dport, began_ns, pid, each.uid, comm)
+        event["type"], event["time_ns"], event["start_ns"] = EventType.SEED, began_ns, began_ns
+        event["pid"], event["uid"], event["comm"] = pid, each.uid, comm
+        event["saddr"], event["daddr"], event["family"] = each.saddr, each.daddr, each.family
+        event["sport"], event["dport"] = each.sport, each.dport
+        event["fd"] = event["gate_stack"] = event["connect_stack"] = -1
+    return events
+
+
+def _wanted(options: TraceOptions, each: sockets.Connecting, pid: int) -> bool:
+    return (
+        (not options.pids or pid in options.pids)
+        and (not options.uids or each.uid in options.uids)
+        and options.wants_peer(each.daddr, each.dport)
+        and (not options.local_ports or each.sport in options.local_ports)
+        and (not options.comms or processes.read_process(pid).comm in options.comms)
+    )
