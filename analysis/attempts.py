@@ -115,10 +115,13 @@ def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
 
 
 def _with(carried: Open, events: Events) -> Events:
-    wanted = events[np.isin(events["type"], _KINDS)] if len(events) else events
-    calls = (wanted["type"] == EventType.RETURN) & (wanted["start_ns"] == 0)
-    mistakes = calls & np.isin(-wanted["error"], _NOT_ATTEMPTS)
-    return _without_orphans(np.concatenate([carried.events, wanted[~mistakes]]))
+    calls = (events["type"] == EventType.RETURN) & (events["start_ns"] == 0)
+    unwanted = ~np.isin(events["type"], _KINDS)
+    unwanted |= calls & np.isin(-events["error"], _NOT_ATTEMPTS)
+    # Nearly always all are wanted: a copy of a large batch costs more than the look.
+    wanted = events[~unwanted] if unwanted.any() else events
+    together = np.concatenate([carried.events, wanted]) if len(carried.events) else wanted
+    return _without_orphans(together)
 
 
 def _without_orphans(events: Events) -> Events:

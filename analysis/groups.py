@@ -4,7 +4,7 @@ Only groups that can matter are examined one by one; the rest is sorted out for 
 that ten thousand processes in which nothing waited cost next to nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from porttrace.analysis.timeline import depth
 LONG_NS = 1_000_000_000
 """A hold that lasts so long is worth a word before it ends."""
 
+
+_MANY = 1000  # attempts of a group, from which on a look for its twin pays
 
 _SETTLED_NS = 100_000_000
 """So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
@@ -111,6 +113,14 @@ def _group(place: Place, partition: _Partition, key: int) -> Group | None:
     return place.examined[known]
 
 
+# With one process traced, its user, cgroup, namespace and host are the very same attempts.
+def _same_rows(place: Place, rows: Ints) -> "Group | None":
+    for group in place.examined.values():
+        if group is not None and len(group.rows) == len(rows) and (group.rows == rows).all():
+            return group
+    return None
+
+
 def _partition(place: Place, scope: str) -> _Partition:
     if scope not in place.partitions:
         keys, held = place.keys(scope), place.held()
@@ -153,6 +163,9 @@ def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
     rows = partition.order[first:last]
     if len(rows) < 2:
         return None
+    twin = _same_rows(place, rows) if len(rows) >= _MANY else None
+    if twin is not None:
+        return replace(twin, scope=partition.scope, key=key, rivals=partition.rivals)
     queue = Queue(_take(place.hold, rows), _take(place.service, rows))
     if place.name == "user":
         queue = _without_idlers(queue, 1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Finding, start_ns
-from porttrace.analysis.render.text import level
+from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
 from porttrace.cli.options import Duration, filters, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter

@@ -20,7 +20,7 @@ from porttrace.analysis.model import (
     Trace,
     no_attempts,
 )
-from porttrace.analysis.render import text
+from porttrace.analysis.render import closing, text
 from porttrace.analysis.render.escape import columns
 from porttrace.tracer.facts import Held
 
@@ -243,7 +243,7 @@ def test_a_finding_with_nothing_but_a_verdict() -> None:
     assert (
         text.finding_text(bare) == "[INFO] connect-storm: likely (confidence 0.60)\n  many connects"
     )
-    assert text.level(replace(bare, confidence=0.8)) == "firm"
+    assert closing.level(replace(bare, confidence=0.8)) == "firm"
 
 
 def test_no_name_in_a_finding_comes_out_raw() -> None:
