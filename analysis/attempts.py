@@ -185,7 +185,8 @@ def _grouped(events: Events) -> tuple[_Groups, _Index]:
     # A failed call without a socket is an attempt of its own: its call is its start.
     start = np.where(events["start_ns"] == 0, events["time_ns"], events["start_ns"])
     sock = np.where(events["start_ns"] == 0, events["tid"].astype(np.uint64), events["sock"])
-    order = np.lexsort((events["type"], events["time_ns"], start, sock))
+    # Type and error only settle ties: what came at one instant has no order of its own.
+    order = np.lexsort((events["error"], events["type"], events["time_ns"], start, sock))
     start, sock = start[order], sock[order]
     new = np.ones(len(events), bool)
     new[1:] = (start[1:] != start[:-1]) | (sock[1:] != sock[:-1])

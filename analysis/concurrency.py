@@ -55,7 +55,8 @@ def _destination_keys(attempts: Attempts) -> Ints:
     # IPv4 and its port fit into one number, which sorts ten times as fast as three columns.
     if ((halves[:, 0] == 0) & (halves[:, 1] & _LOW == _MAPPED)).all():
         packed = (halves[:, 1] >> np.uint64(32)) << np.uint64(16) | port
-        return np.unique(packed, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        ranks: Ints = np.unique(packed, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        return ranks
     rows = np.column_stack([halves, port])
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
@@ -137,7 +138,8 @@ def count_at(table: Steps, scope_key: Ints, time_ns: Ints) -> Ints:
     key = np.concatenate([table["scope"], scope_key])
     time = np.concatenate([table["time_ns"], time_ns])
     asked = np.repeat(np.array([0, 1]), [len(table), len(scope_key)])
-    order = np.lexsort((asked, time, key))
+    order = np.argsort(time, kind="stable")  # steps stand before what is asked: they stay so
+    order = order[np.argsort(key[order], kind="stable")]
     row = np.maximum.accumulate(np.where(asked[order] == 0, np.arange(len(order)), -1))
     known = row >= 0
     known &= key[order][np.maximum(row, 0)] == key[order]

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from porttrace.analysis import concurrency
@@ -48,7 +49,9 @@ def process_table(trace: Trace) -> pd.DataFrame:
     demand = concurrency.peaks(concurrency.demand(rows, "process", trace.end_ns))
     held = waits(rows, trace.end_ns)
     before_syn = held["gate"] + held["connect"]
-    outcomes = list(by_outcome(rows))
+    outcomes, outcome = list(by_outcome(rows)), np.ascontiguousarray(rows["outcome"])
+    answered = (outcome == Outcome.established) & (rows["syn_ns"] > 0)
+    took_ns = rows["end_ns"] - rows["syn_ns"]
     table = []
     order = np.argsort(rows["pid"], kind="stable")
     pids, first = np.unique(rows["pid"][order], return_index=True)
@@ -57,13 +60,13 @@ def process_table(trace: Trace) -> pd.DataFrame:
         table.append(
             {
                 "pid": pid,
-                "comm": _comm(trace, pid, rows[mine]),
+                "comm": _comm(trace, pid, rows[mine[:1]]),
                 "attempts": len(mine),
-                **{name: int((rows["outcome"][mine] == Outcome[name]).sum()) for name in outcomes},
+                **{name: int((outcome[mine] == Outcome[name]).sum()) for name in outcomes},
                 "max_in_flight": flight.get(pid, 0),
                 "max_demand": demand.get(pid, 0),
                 "worst_wait_ns": int(before_syn[mine].max(initial=0)),
-                **_latency(rows[mine]),
+                **_latency(took_ns[mine[answered[mine]]]),
             }
         )
     frame = pd.DataFrame(table)
@@ -77,13 +80,10 @@ def _comm(trace: Trace, pid: int, rows: Attempts) -> str:
     return raw.decode(errors="backslashreplace")
 
 
-def _latency(rows: Attempts) -> dict[str, float]:
-    done = rows[(rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)]
-    took = done["end_ns"] - done["syn_ns"]
-    return {
-        f"p{q}_ns": float(np.percentile(took, q)) if len(took) else float("nan")
-        for q in (50, 95, 99)
-    }
+def _latency(took_ns: npt.NDArray[np.int64]) -> dict[str, float]:
+    shares = (50, 95, 99)
+    values = np.percentile(took_ns, shares) if len(took_ns) else [float("nan")] * len(shares)
+    return {f"p{share}_ns": float(value) for share, value in zip(shares, values, strict=True)}
 
 
 def duration_s(trace: Trace) -> float:
