@@ -180,7 +180,10 @@ def no_attempts() -> Attempts:
 
 
 def start_ns(attempts: Attempts) -> npt.NDArray[np.int64]:
-    """Return each attempt's first mark: gate, call or syn. Shape of `attempts`, ns."""
-    marks = np.stack([attempts[m] for m in ("gate_ns", "call_ns", "syn_ns")]).astype(np.int64)
-    marks[marks == 0] = np.iinfo(np.int64).max
-    return np.asarray(marks.min(axis=0) if len(attempts) else marks[0])
+    """Return each attempt's first mark: gate, call or syn. Shape of `attempts`, ns.
+
+    The largest number there is where an attempt has none of them.
+    """
+    gate, call, syn = (attempts[mark] for mark in ("gate_ns", "call_ns", "syn_ns"))
+    first = np.where(gate != 0, gate, np.where(call != 0, call, syn))
+    return np.where(first != 0, first, np.iinfo(np.int64).max)

@@ -13,6 +13,7 @@ from porttrace.tracer.facts import Process, Suspect
 from porttrace.tracer.processes import read_process
 
 _PROC = Path("/proc")
+_WORDS, _COMMAND = 3, 60
 
 
 def suspects(process: Process) -> tuple[Suspect, ...]:
@@ -39,8 +40,9 @@ def _seccomp(process: Process) -> Iterator[Suspect]:
         yield Suspect(
             kind="seccomp-notify",
             place="gate",
-            what=f"{who.comm} (pid {pid}{near}) answers system calls in place of the kernel "
-            f"(seccomp user notification); {process.comm} (pid {process.pid}) has a seccomp filter",
+            what=f"{who.comm} (pid {pid}{near}{_command(who)}) answers system calls in place of "
+            f"the kernel (seccomp user notification); {process.comm} (pid {process.pid}) has a "
+            "seccomp filter",
             source=f"/proc/{pid}/fd, /proc/{process.pid}/status",
             pid=pid,
         )
@@ -52,6 +54,12 @@ def _seccomp(process: Process) -> Iterator[Suspect]:
             "a notification descriptor",
             source=f"/proc/{process.pid}/status",
         )
+
+
+def _command(process: Process) -> str:
+    # "python" says nothing, "python -m guard" does. No further: passwords may follow.
+    words = process.cmdline.split(" ")[:_WORDS]
+    return f": {' '.join(words)[:_COMMAND]}" if process.cmdline else ""
 
 
 def _ancestors(pid: int) -> set[int]:
@@ -87,8 +95,8 @@ def _ptrace(process: Process) -> Iterator[Suspect]:
         yield Suspect(
             kind="ptrace",
             place="gate",
-            what=f"{who.comm} (pid {tracer}) traces {process.comm} (pid {process.pid}) with ptrace "
-            "and can stop each of its system calls",
+            what=f"{who.comm} (pid {tracer}{_command(who)}) traces {process.comm} "
+            f"(pid {process.pid}) with ptrace and can stop each of its system calls",
             source=f"/proc/{process.pid}/status",
             pid=tracer,
         )
