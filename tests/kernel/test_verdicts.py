@@ -47,7 +47,7 @@ def test_the_number_of_slots_is_inferred(site: Site, slots: int) -> None:
 @pytest.mark.parametrize("scope", ["thread", "process"])
 def test_thread_and_process_are_told_apart(site: Site, scope: str, slots: int) -> None:
     # With three rounds a thread has too few handoffs where one release is late on a busy machine.
-    rounds = {"thread": "5", "process": "3"}[scope]
+    rounds = {"thread": "5", "process": "2"}[scope]
     options = ("--dead-time", "0.5", "--threads", "4", "--nonblocking-per-thread", "3",
                "--connects", rounds)  # fmt: skip
     found = storm(site, Throttle("gate", slots, scope), *options).findings(RULE)
