@@ -21,7 +21,7 @@ from collections.abc import Callable
 from porttrace.lab.workloads.truth import (
     Destination,
     Report,
-    add_truth_option,
+    add_ends_options,
     call_thread,
     connect,
     drop,
@@ -134,19 +134,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("mode", choices=sorted(_MODES))
-    parser.add_argument("--live", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument("--dead", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument(
-        "--dead-time",
-        type=float,
-        default=2.0,
-        metavar="S",
-        help="timeout (with --blocking 1 s or more)",
-    )
+    add_ends_options(parser, dead_time_s=2.0)
     parser.add_argument("--threads", type=int, default=8, metavar="T")
     parser.add_argument("--connects", type=int, default=3, metavar="N", help="rounds per thread")
-    parser.add_argument("--blocking", action="store_true", help="let the kernel end the attempts")
-    add_truth_option(parser)
     return parser
 
 

@@ -14,9 +14,8 @@ import sys
 import time
 
 from porttrace.lab.workloads.truth import (
-    Destination,
     Report,
-    add_truth_option,
+    add_ends_options,
     call_thread,
     connect,
     drop,
@@ -77,23 +76,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="storm", description=__doc__)
-    parser.add_argument("--live", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument("--dead", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument(
-        "--dead-time",
-        type=float,
-        default=0.3,
-        metavar="S",
-        help="timeout (with --blocking 1 s or more)",
-    )
+    add_ends_options(parser, dead_time_s=0.3)
     parser.add_argument("--dead-share", type=float, default=0.3, metavar="0..1")
     parser.add_argument("--threads", type=int, default=8, metavar="T")
     parser.add_argument("--connects", type=int, default=10, metavar="N", help="per thread")
     parser.add_argument("--pause", type=float, default=0.05, metavar="S", help="mean, in between")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--nonblocking-per-thread", type=int, default=0, metavar="K")
-    parser.add_argument("--blocking", action="store_true", help="let the kernel end the attempts")
-    add_truth_option(parser)
     return parser
 
 

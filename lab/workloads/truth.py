@@ -113,6 +113,21 @@ def add_truth_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ends_options(parser: argparse.ArgumentParser, dead_time_s: float) -> None:
+    """Give a parser what workloads with a live and a dead peer share, and `--truth`."""
+    for end in ("--live", "--dead"):
+        parser.add_argument(end, type=Destination.parse, required=True, metavar="ADDRESS:PORT")
+    parser.add_argument(
+        "--dead-time",
+        type=float,
+        default=dead_time_s,
+        metavar="S",
+        help="timeout (with --blocking 1 s or more)",
+    )
+    parser.add_argument("--blocking", action="store_true", help="let the kernel end the attempts")
+    add_truth_option(parser)
+
+
 def connect(
     destination: Destination, timeout_s: float, blocking: bool = False
 ) -> tuple[Attempt, socket.socket | None]:

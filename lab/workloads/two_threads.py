@@ -13,7 +13,7 @@ import time
 from porttrace.lab.workloads.truth import (
     Destination,
     Report,
-    add_truth_option,
+    add_ends_options,
     call_thread,
     connect,
     drop,
@@ -44,18 +44,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="two_threads", description=__doc__)
-    parser.add_argument("--dead", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument("--live", type=Destination.parse, required=True, metavar="ADDRESS:PORT")
-    parser.add_argument(
-        "--dead-time",
-        type=float,
-        default=6.0,
-        metavar="S",
-        help="timeout (with --blocking 1 s or more)",
-    )
+    add_ends_options(parser, dead_time_s=6.0)
     parser.add_argument("--delay", type=float, default=0.5, metavar="S", help="before thread two")
-    parser.add_argument("--blocking", action="store_true", help="let the kernel end the attempt")
-    add_truth_option(parser)
     return parser
 
 
