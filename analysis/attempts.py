@@ -42,6 +42,10 @@ _OUTCOME_OF = {
     errno.EADDRNOTAVAIL: Outcome.no_port,
     errno.ECONNRESET: Outcome.reset,
 }
+# By enum event_origin of bpf/event.h.
+_WAYS = np.array(
+    [Origin.other, Origin.connect, Origin.io_uring, Origin.fastopen, Origin.kernel], np.uint8
+)
 # Results of calls that are mistakes of the program, not attempts to reach anybody.
 _NOT_ATTEMPTS = (errno.EISCONN, errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL)
 _KINDS = (
@@ -268,7 +272,7 @@ def _set_marks(rows: Attempts, groups: _Groups, end_ns: _Times, last_return: _In
     ev = groups.events
     # Those of the first call: a later one found the socket connecting already.
     own = ~_is_again(ev)
-    for name in ("gate_ns", "call_ns", "sleep_ns"):
+    for name in ("gate_ns", "call_ns", "sleep_ns", "kernel_ns", "kernel_return_ns"):
         rows[name] = groups.value(name, groups.first((ev[name] != 0) & own))
     rows["syn_ns"] = groups.value("start_ns", groups.first(ev["start_ns"] != 0))
     rows["return_ns"] = groups.value("time_ns", last_return)
@@ -278,13 +282,14 @@ def _set_marks(rows: Attempts, groups: _Groups, end_ns: _Times, last_return: _In
 
 def _set_origin(rows: Attempts, groups: _Groups, first_return: _Index) -> None:
     seeded = groups.first(groups.events["type"] == EventType.SEED) >= 0
+    told = groups.value("origin", groups.first(groups.events["origin"] != 0))
     # Returned 0 before the socket left SYN_SENT: TCP_FASTOPEN_CONNECT defers the SYN.
     returned_ns = groups.value("time_ns", first_return)
     deferred = (first_return >= 0) & (groups.value("error", first_return) == 0)
     deferred &= (rows["end_ns"] == 0) | (rows["end_ns"] > returned_ns)
     rows["origin"] = np.select(
-        [seeded, deferred, rows["call_ns"] > 0, rows["gate_ns"] > 0],
-        [Origin.seeded, Origin.fastopen, Origin.connect, Origin.connect],
+        [seeded, deferred, told > 0, rows["call_ns"] > 0, rows["gate_ns"] > 0],
+        [Origin.seeded, Origin.fastopen, _WAYS[told], Origin.connect, Origin.connect],
         Origin.other,
     )
 
@@ -295,7 +300,7 @@ def _set_blocking(rows: Attempts, groups: _Groups, first_return: _Index) -> None
     took_ns = groups.value("time_ns", first_return) - rows["syn_ns"]
     waited = slept | (took_ns >= _BLOCKED_NS)
     in_progress = (-result == errno.EINPROGRESS) & ~waited
-    known = (first_return >= 0) & (rows["syn_ns"] > 0)
+    known = (first_return >= 0) & (rows["syn_ns"] > 0) & _by_call(rows)
     rows["blocking"] = np.where(known, np.where(in_progress, 0, 1), -1)
     # Still inside the call after a while: nothing returned at once.
     rows["blocking"][rows["origin"] == Origin.fastopen] = 0
@@ -322,6 +327,9 @@ def _set_outcome(
     outcome[closed & (number == 0)] = Outcome.cancelled
     outcome[closed & (number == 0) & inside & (result == 0)] = Outcome.failed
     outcome[closed & (number == 0) & (error >= 0)] = Outcome.failed  # told, but not which
+    # Closed before it had a port: not by the program, which still waits for its result.
+    around = ~np.isin(rows["origin"], (Origin.connect, Origin.seeded))
+    outcome[closed & (number == 0) & around & (rows["sport"] == 0)] = Outcome.failed
     outcome[number > 0] = Outcome.failed
     for code, name in _OUTCOME_OF.items():
         outcome[number == code] = name
@@ -332,6 +340,12 @@ def _set_outcome(
     outcome[_replaced(groups) & (end < 0) & ~answered] = Outcome.unknown
     rows["outcome"], rows["errno"] = outcome, number
     rows["complete"] = ~np.isin(outcome, (Outcome.unknown,))
+
+
+def _by_call(rows: Attempts) -> _Mask:
+    # By a connect(2) whose return is awaited; what the kernel itself entered has no descriptor.
+    by_call: _Mask = (rows["fd"] >= 0) | (rows["kernel_ns"] == 0)
+    return by_call
 
 
 def _untracked(groups: _Groups) -> _Mask:
@@ -360,7 +374,7 @@ def _replaced(groups: _Groups) -> _Mask:
 def _done_ns(rows: Attempts, groups: _Groups, end: _Index, first_return: _Index) -> _Times:
     # When the row cannot change any more, from its own events alone.
     returned_ns = groups.value("time_ns", first_return)
-    expects_return = (rows["call_ns"] > 0) & (rows["origin"] != Origin.seeded)
+    expects_return = (rows["call_ns"] > 0) & (rows["origin"] != Origin.seeded) & _by_call(rows)
     done = np.full(groups.count, _NEVER, np.int64)
     ended = (end >= 0) & ((first_return >= 0) | ~expects_return)
     done[ended] = np.maximum(rows["end_ns"] + GRACE_NS, returned_ns)[ended]

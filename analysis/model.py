@@ -52,8 +52,10 @@ class Origin(IntEnum):
 
     connect = 0
     fastopen = 1
-    other = 2
-    seeded = 3
+    other = 2  # not connect(2), and the kernel's stack was not to be had
+    seeded = 3  # was in SYN_SENT when the trace began
+    io_uring = 4
+    kernel = 5  # nobody in user space: a subflow of MPTCP, a network file system
 
 
 ATTEMPT = np.dtype(
@@ -84,7 +86,9 @@ ATTEMPT = np.dtype(
         # marks, CLOCK_MONOTONIC, in their order
         ("sleep_ns", "<i8"),  # the caller fell asleep in user code and woke just before the call
         ("gate_ns", "<i8"),  # held between the syscall instruction and the kernel's connect
-        ("call_ns", "<i8"),  # connect(2) entered
+        ("call_ns", "<i8"),  # connect(2) entered; where there was none, the kernel's own
+        ("kernel_ns", "<i8"),  # the kernel's own connect entered (modes fentry and kprobe)
+        ("kernel_return_ns", "<i8"),  # ... and returned
         ("syn_ns", "<i8"),  # SYN_SENT entered
         ("end_ns", "<i8"),  # SYN_SENT left, or the call that failed before it returned
         ("return_ns", "<i8"),  # connect(2) returned for the last time
@@ -142,6 +146,9 @@ class Party:
     outcome: str
     wait_s: float  # victim: time held; blocker: time in service while others were held
     start_ns: int
+    container: str = ""  # these three as those of Process
+    container_name: str = ""
+    ns_pid: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@
 #define ERESTART_RESTARTBLOCK 516
 /* Kept in struct call only: its attempt turned out not to pass the filter on local ports. */
 #define CALL_UNWANTED 0x100
+/* Kept in struct call only: no connect(2), the kernel's own connect was called by other ways. */
+#define CALL_BY_KERNEL 0x200
 /* A sleep counts as ended "just before" the call within this time. */
 #define JUST_BEFORE_NS 1000000ULL
 
@@ -177,6 +179,8 @@ static __always_inline void fill_return(struct event *e, struct call *c)
 	e->family = c->family;
 	e->dport = c->dport;
 	e->flags = c->flags;
+	e->kernel_ns = c->kernel_ns;
+	e->kernel_return_ns = c->kernel_return_ns;
 	__builtin_memcpy(e->daddr, c->daddr, ADDR_LEN);
 }
 
@@ -198,6 +202,7 @@ static __always_inline void answered_at_gate(void *ctx, u32 tid, long ret)
 		e->dport = t->dport;
 		e->error = ret;
 		e->flags = FLAG_AT_GATE;
+		e->origin = ORIGIN_CONNECT;
 		__builtin_memcpy(e->daddr, t->daddr, ADDR_LEN);
 		emit(ctx, e);
 	}
@@ -236,6 +241,8 @@ static __always_inline void connect_exit(void *ctx, long ret)
 		answered_at_gate(ctx, tid, ret);
 		return;
 	}
+	if (c->kernel_ns && !c->kernel_return_ns)
+		count(COUNT_RETURNS_MISSED, 1);
 	/* no attempt, and none failed: a datagram socket, or a result asked again */
 	if (!c->sock && (ret == 0 || still_connecting(ret) || !(c->flags & FLAG_STREAM)))
 		goto out;
@@ -247,6 +254,7 @@ static __always_inline void connect_exit(void *ctx, long ret)
 		goto out;
 	set_caller(e);
 	fill_return(e, c);
+	e->origin = ORIGIN_CONNECT;
 	e->error = ret;
 	emit(ctx, e);
 out:

@@ -24,6 +24,7 @@ enum event_type {
 	EVENT_FORK = 8,		/* a followed process made another; parent is in peer_pid */
 	EVENT_SEED = 9,		/* made in user space: already in SYN_SENT when tracing began */
 	EVENT_LOSS = 10,	/* made in user space: in_flight events lost in [start_ns, time_ns] */
+	EVENT_ACCEPT = 11,	/* accept(2) took a connection; start_ns: when that was established */
 };
 
 enum event_flag {
@@ -36,13 +37,23 @@ enum event_flag {
 	FLAG_LAST_THREAD = 64,	/* EXIT: it was the last thread of its process */
 };
 
+enum event_origin {
+	ORIGIN_UNKNOWN = 0,	/* not connect(2); connect_stack tells, until user space has read it */
+	ORIGIN_CONNECT = 1,	/* connect(2) */
+	ORIGIN_IO_URING = 2,	/* io_uring */
+	ORIGIN_FASTOPEN = 3,	/* a send with MSG_FASTOPEN */
+	ORIGIN_KERNEL = 4,	/* the kernel on its own: a subflow of MPTCP, a network file system */
+};
+
 struct event {
 	u64 time_ns;		/* when it happened */
 	u64 sock;		/* address of the struct sock: a key, with start_ns; 0 when unknown */
 	u64 start_ns;		/* when the attempt entered SYN_SENT */
-	u64 call_ns;		/* when connect(2) was entered, 0 when it was not */
+	u64 call_ns;		/* when connect(2), or the kernel's own, was entered; ACCEPT: inet_csk_accept */
 	u64 gate_ns;		/* START, RETURN: when the hold at syscall entry began, 0 for none */
 	u64 sleep_ns;		/* START, RETURN: when the sleep began that ended just before the call */
+	u64 kernel_ns;		/* START, RETURN: when the kernel's own connect was entered, 0 not seen */
+	u64 kernel_return_ns;	/* RETURN: when the kernel's own connect returned, 0 not seen */
 	u64 cgroup;		/* id of the cgroup v2 of the caller */
 	u32 pid;		/* process (tgid) of the attempt's owner */
 	u32 tid;		/* thread of the attempt's owner */
@@ -60,7 +71,7 @@ struct event {
 	u8 type;		/* enum event_type */
 	u8 flags;		/* enum event_flag, or-ed */
 	u8 newstate;		/* END: the TCP state entered */
-	u8 pad[1];		/* zero */
+	u8 origin;		/* START, RETURN: enum event_origin */
 	u8 saddr[ADDR_LEN];	/* local address */
 	u8 daddr[ADDR_LEN];	/* remote address */
 	char comm[COMM_LEN];	/* name of the owner's thread */

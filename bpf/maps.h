@@ -11,7 +11,7 @@
 #endif
 #define MAX_FDS 16384
 
-/* A connect(2) in progress. */
+/* A connect(2) in progress, or a connect of the kernel's own that no connect(2) asked for. */
 struct call {
 	u64 call_ns;
 	u64 gate_ns;
@@ -26,6 +26,9 @@ struct call {
 	u8 daddr[ADDR_LEN];
 	u32 flags;
 	u32 pad;
+	u64 kernel_ns;
+	u64 kernel_return_ns;
+	u64 kernel_sock; /* what the kernel's own connect was called for */
 };
 
 /* A socket in SYN_SENT, and who owns it: END and RETRANSMIT run as strangers. */
@@ -35,6 +38,7 @@ struct attempt {
 	u64 call_ns;
 	u64 gate_ns;
 	u64 sleep_ns;
+	u64 kernel_ns;
 	u64 cgroup;
 	u32 pid;
 	u32 tid;
@@ -42,15 +46,34 @@ struct attempt {
 	s32 fd;
 	s32 gate_stack;
 	s32 connect_stack;
-	s32 result; /* of a withheld RETURN */
-	s32 error;  /* ECONNREFUSED once a RST came in */
+	s32 origin_stack; /* where it came from, for one that no connect(2) asked for */
+	s32 result;       /* of a withheld RETURN */
+	s32 error;        /* ECONNREFUSED once a RST came in */
+	u32 pad;
 	u16 family;
 	u16 dport;
 	u16 silent; /* START is withheld until the local port is known */
-	u16 flags;
+	u8 flags;
+	u8 origin;
 	u8 saddr[ADDR_LEN];
 	u8 daddr[ADDR_LEN];
 	char comm[COMM_LEN];
+};
+
+/* What the tracepoints of a socket say of its two ends. */
+struct ends {
+	u16 family;
+	u16 sport;
+	u16 dport;
+	u16 pad; /* keeps the addresses aligned */
+	u8 saddr[ADDR_LEN];
+	u8 daddr[ADDR_LEN];
+};
+
+/* A connection that came in, and waits for accept(2). */
+struct arrival {
+	u64 time_ns;
+	struct ends ends;
 };
 
 /* What a thread last did off the CPU; gate_ns != 0 while it stands at the gate. */
@@ -128,7 +151,9 @@ enum counter {
 	COUNT_STACKS_LOST = 5,   /* stacks that could not be stored */
 	COUNT_ATTEMPTS_NOW = 6,  /* entries of the attempts map at this moment */
 	COUNT_ATTEMPTS_PEAK = 7, /* the most there ever were */
-	COUNTERS = 8,
+	COUNT_RETURNS_MISSED =
+		8, /* functions of the kernel that were entered and never seen to return */
+	COUNTERS = 9,
 };
 
 BPF_PERF_OUTPUT(events);
@@ -136,7 +161,10 @@ BPF_PERF_OUTPUT(events);
 BPF_PERCPU_ARRAY(losses, struct loss, 1);
 /* inserts: everywhere; reads: user space, each round. */
 BPF_ARRAY(counters, u64, COUNTERS);
-/* inserts: sys_enter_connect; deletes: sys_exit_connect, thread exit; one a thread. */
+/*
+ * inserts: sys_enter_connect, entry of the kernel's own connect; deletes: the exit of the
+ * same, thread exit; one a thread.
+ */
 BPF_HASH(calls, u32, struct call, MAX_THREADS);
 /* inserts: SYN_SENT; deletes: leaving SYN_SENT, which every socket does. */
 BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
@@ -152,6 +180,12 @@ BPF_HASH(socket_calls, u32, u32, MAX_THREADS);
 BPF_HASH(asked_errors, u32, struct asked_error, MAX_THREADS);
 /* inserts: user space at start; deletes: END of the seeded socket. */
 BPF_HASH(seeds, struct tuple, struct seed, 4096);
+#ifdef KERNEL_FUNCTIONS
+/* inserts: entry of inet_csk_accept; deletes: its return, thread exit; one a thread. */
+BPF_HASH(accepting, u32, u64, MAX_THREADS);
+/* By struct sock. Least recently used go first: such a connection has no time of arrival. */
+BPF_TABLE("lru_hash", u64, struct arrival, arrivals, MAX_ATTEMPTS);
+#endif
 BPF_PERCPU_ARRAY(halves, struct half, 2);
 BPF_PERCPU_ARRAY(scratch, struct event, 1);
 BPF_STACK_TRACE(stacks, 8192);

@@ -11,20 +11,27 @@
  *   HAVE_GROUP_DEAD     sched_process_exit says whether the process ended
  *   HAVE_ERROR_REPORT   sock:inet_sk_error_report exists
  *   GATE                watch the scheduler for holds
+ *   FENTRY, KPROBE      hook the kernel's own connect and accept, in this way
+ *   FENTRY_RESULT_AT=n  FENTRY: the result of inet_csk_accept follows n arguments, on
+ *                       kernels that have no helper to ask for it
  */
 #include <asm/ptrace.h>
+#if defined(FENTRY) || defined(KPROBE)
+#define KERNEL_FUNCTIONS
+#endif
 #include "event.h"
 #include "maps.h"
 #include "common.h"
 #include "thread.h"
 #include "connect.h"
 #include "state.h"
+#include "kernel.h"
 #include "process.h"
 
-#define ENDS_OF(args)                                                                      \
-	struct ends ends = {                                                               \
-		.sport = (args)->sport, .dport = (args)->dport, .family = (args)->family}; \
-	__builtin_memcpy(ends.saddr, (args)->saddr_v6, ADDR_LEN);                          \
+/* The record of tcp_retransmit_skb has no family before Linux 5.12: set_state says it. */
+#define ENDS_OF(args)                                                        \
+	struct ends ends = {.sport = (args)->sport, .dport = (args)->dport}; \
+	__builtin_memcpy(ends.saddr, (args)->saddr_v6, ADDR_LEN);            \
 	__builtin_memcpy(ends.daddr, (args)->daddr_v6, ADDR_LEN)
 
 int on_socket_enter(struct tracepoint__syscalls__sys_enter_socket *args)
@@ -73,12 +80,17 @@ int on_set_state(struct tracepoint__sock__inet_sock_set_state *args)
 {
 	ENDS_OF(args);
 
+	ends.family = args->family;
 	if (args->protocol != IPPROTO_TCP)
 		return 0;
 	if (args->newstate == TCP_SYN_SENT)
 		state_syn_sent(args, (u64)args->skaddr, &ends);
 	else if (args->oldstate == TCP_SYN_SENT)
 		state_left_syn_sent(args, (u64)args->skaddr, &ends, args->newstate);
+#ifdef KERNEL_FUNCTIONS
+	else if (args->oldstate == TCP_SYN_RECV && args->newstate == TCP_ESTABLISHED)
+		arrived((u64)args->skaddr, &ends);
+#endif
 	return 0;
 }
 
@@ -132,3 +144,80 @@ int on_exit(struct tracepoint__sched__sched_process_exit *args)
 #endif
 	return 0;
 }
+
+struct sock;
+
+#ifdef FENTRY
+KFUNC_PROBE(tcp_v4_connect, struct sock *sk, void *uaddr)
+{
+	kernel_connect_enter((u64)sk, uaddr);
+	return 0;
+}
+
+KRETFUNC_PROBE(tcp_v4_connect, struct sock *sk, void *uaddr, int addr_len, int ret)
+{
+	kernel_connect_return(ctx, ret);
+	return 0;
+}
+
+KFUNC_PROBE(tcp_v6_connect, struct sock *sk, void *uaddr)
+{
+	kernel_connect_enter((u64)sk, uaddr);
+	return 0;
+}
+
+KRETFUNC_PROBE(tcp_v6_connect, struct sock *sk, void *uaddr, int addr_len, int ret)
+{
+	kernel_connect_return(ctx, ret);
+	return 0;
+}
+
+KFUNC_PROBE(inet_csk_accept, struct sock *sk)
+{
+	accept_enter();
+	return 0;
+}
+
+static __always_inline u64 returned(unsigned long long *ctx)
+{
+#ifdef FENTRY_RESULT_AT
+	return ctx[FENTRY_RESULT_AT];
+#else
+	u64 result = 0;
+
+	return bpf_get_func_ret(ctx, &result) ? 0 : result;
+#endif
+}
+
+KRETFUNC_PROBE(inet_csk_accept, struct sock *sk)
+{
+	accept_return(ctx, returned(ctx));
+	return 0;
+}
+#endif
+
+#ifdef KPROBE
+int on_kernel_connect(struct pt_regs *ctx)
+{
+	kernel_connect_enter(CALL_ARG1(ctx), (const void *)CALL_ARG2(ctx));
+	return 0;
+}
+
+int on_kernel_connect_return(struct pt_regs *ctx)
+{
+	kernel_connect_return(ctx, CALL_RESULT(ctx));
+	return 0;
+}
+
+int on_accept(struct pt_regs *ctx)
+{
+	accept_enter();
+	return 0;
+}
+
+int on_accept_return(struct pt_regs *ctx)
+{
+	accept_return(ctx, CALL_RESULT(ctx));
+	return 0;
+}
+#endif

@@ -8,6 +8,7 @@
 
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
+#define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
 #define IPPROTO_TCP 6
 #define ECONNREFUSED 111
@@ -44,6 +45,7 @@ static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 s
 	e->call_ns = a->call_ns;
 	e->gate_ns = a->gate_ns;
 	e->sleep_ns = a->sleep_ns;
+	e->kernel_ns = a->kernel_ns;
 	e->cgroup = a->cgroup;
 	e->pid = a->pid;
 	e->tid = a->tid;
@@ -58,6 +60,15 @@ static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 s
 	__builtin_memcpy(e->comm, a->comm, COMM_LEN);
 }
 
+static __always_inline void fill_start(struct event *e, struct attempt *a, u64 sock)
+{
+	fill_owner(e, a, sock);
+	e->flags = a->flags;
+	e->origin = a->origin;
+	if (a->origin_stack >= 0)
+		e->connect_stack = a->origin_stack;
+}
+
 /* Withheld events, sent now that the local port turned out to be wanted. */
 static __always_inline void emit_withheld(void *ctx, struct attempt *a, u64 sock)
 {
@@ -65,13 +76,13 @@ static __always_inline void emit_withheld(void *ctx, struct attempt *a, u64 sock
 
 	if (!e)
 		return;
-	fill_owner(e, a, sock);
+	fill_start(e, a, sock);
 	e->time_ns = a->start_ns;
-	e->flags = a->flags;
 	emit(ctx, e);
 	if (!a->returned_ns)
 		return;
 	e->type = EVENT_RETURN;
+	e->connect_stack = a->connect_stack;
 	e->time_ns = a->returned_ns;
 	e->error = a->result;
 	emit(ctx, e);
@@ -87,16 +98,6 @@ static __always_inline void forget_call(struct attempt *a, u64 sock)
 		c->flags |= CALL_UNWANTED;
 }
 
-/* What the tracepoints of a socket say of its two ends. */
-struct ends {
-	u16 family;
-	u16 sport;
-	u16 dport;
-	u16 pad; /* keeps the addresses aligned */
-	u8 saddr[ADDR_LEN];
-	u8 daddr[ADDR_LEN];
-};
-
 static __always_inline void join_call(struct attempt *a, struct call *c, u64 sock)
 {
 	c->sock = sock;
@@ -108,7 +109,10 @@ static __always_inline void join_call(struct attempt *a, struct call *c, u64 soc
 	a->fd = c->fd;
 	a->gate_stack = c->gate_stack;
 	a->connect_stack = c->connect_stack;
+	a->kernel_ns = c->kernel_ns;
 	a->flags = FLAG_IN_CONNECT;
+	if (!(c->flags & CALL_BY_KERNEL))
+		a->origin = ORIGIN_CONNECT;
 }
 
 /* An attempt whose END was missed: the same socket begins anew. */
@@ -126,7 +130,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 {
 	u64 id = bpf_get_current_pid_tgid();
 	u32 tid = id;
-	struct attempt a = {.fd = -1, .gate_stack = -1, .connect_stack = -1};
+	struct attempt a = {.fd = -1, .gate_stack = -1, .connect_stack = -1, .origin_stack = -1};
 	struct call *c;
 	struct event *e;
 
@@ -154,6 +158,8 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 		forget_call(&a, sock);
 		return;
 	}
+	if (!a.origin)
+		a.origin_stack = kernel_stack(ctx);
 	drop_stale(sock);
 	if (attempts.update(&sock, &a)) {
 		count(COUNT_ATTEMPTS_FULL, 1);
@@ -164,9 +170,8 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 	}
 	if (a.silent)
 		return;
-	fill_owner(e, &a, sock);
+	fill_start(e, &a, sock);
 	e->sport = ends->sport;
-	e->flags = a.flags;
 	emit(ctx, e);
 }
 
@@ -213,7 +218,7 @@ static __always_inline bool seeded(struct attempt *a, struct ends *ends)
 	s = seeds.lookup(&t);
 	if (!s)
 		return false;
-	a->fd = a->gate_stack = a->connect_stack = -1;
+	a->fd = a->gate_stack = a->connect_stack = a->origin_stack = -1;
 	a->start_ns = s->start_ns;
 	a->pid = s->pid;
 	a->uid = s->uid;

@@ -125,6 +125,9 @@ static __always_inline void thread_exit(void *ctx, bool last)
 	calls.delete(&tid);
 	socket_calls.delete(&tid);
 	asked_errors.delete(&tid);
+#ifdef KERNEL_FUNCTIONS
+	accepting.delete(&tid);
+#endif
 	if (!wanted_task())
 		return;
 	e = new_event(EVENT_EXIT);

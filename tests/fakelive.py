@@ -12,7 +12,7 @@ from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FOREVER_NS, FinishedRounds
 from porttrace.tracer.probe import Counters
 
-NOTHING_COUNTED = Counters(0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING_COUNTED = Counters(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass
@@ -31,7 +31,7 @@ class FakeLive:
 
     def __init__(self, options: TraceOptions, story: Story, start_ns: int = 0) -> None:
         self.options, self.story, self.start_ns = options, story, start_ns
-        self.probe = SimpleNamespace(missing=list(story.missing))
+        self.probe = SimpleNamespace(missing=list(story.missing), mode="tracepoint")
         self.asked: list[int] = []
         self.reads = 0
         self.closed = False

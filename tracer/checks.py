@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from porttrace.tracer import features
+from porttrace.tracer import features, modes
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.features import ROOT
+from porttrace.tracer.hooks import BLIND_SPOT, MODES
 
 _NO_TRACING = "no live tracing; recorded traces can still be read"
 
@@ -39,6 +40,7 @@ def checks(root: Path = ROOT) -> tuple[Check, ...]:
         _bpf_call(root),
         _lockdown(root),
         *_tracing(root),
+        _hook_mode(root),
         *_kernel_facts(root),
         *_lab(),
     )
@@ -55,7 +57,9 @@ def verdict(found: tuple[Check, ...]) -> int:
 
 def _bcc() -> Check:
     try:
-        detail, remedy, ok = str(features.find_bcc()), "", True
+        place = features.find_bcc()
+        version = features.bcc_version(place) or "version not told"
+        detail, remedy, ok = f"{version}, {place}; needs no kernel headers", "", True
     except UnsupportedError as error:
         detail, remedy, ok = error.message, error.hint, False
     return Check("bcc", ok, detail, _NO_TRACING, remedy, essential=True)
@@ -148,6 +152,21 @@ def _tracing(root: Path) -> tuple[Check, ...]:
         _tracepoints(root, "connect calls", features.CONNECT_CALLS, _NO_TRACING, True),
         _tracepoints(root, "state changes", (features.STATE_CHANGES,), _NO_TRACING, True),
         *(_tracepoints(root, name, events, cost) for name, events, cost in _OPTIONAL),
+    )
+
+
+def _hook_mode(root: Path) -> Check:
+    if features.missing_capabilities(root):
+        return Check("hook mode", None, "not tried without the capabilities")
+    reasons = {mode: modes.why_not(mode, root) for mode in MODES}
+    best = next(mode for mode, reason in reasons.items() if not reason)
+    refused = [f"{mode}: {reason}" for mode, reason in reasons.items() if reason]
+    return Check(
+        "hook mode",
+        best != "tracepoint",
+        "; ".join([best, *refused]),
+        BLIND_SPOT,
+        "a kernel with kprobes (CONFIG_KPROBE_EVENTS), or with BTF and open to fentry",
     )
 
 

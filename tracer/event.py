@@ -1,6 +1,6 @@
 """The kernel's record, read from its one declaration in bpf/event.h.
 
-`EVENT` is the numpy dtype of `struct event`; `EventType` and `Flag` are its enums.
+`EVENT` is the numpy dtype of `struct event`; `EventType`, `Flag` and `Origin` are its enums.
 Nothing here repeats a field, an offset or a number.
 """
 
@@ -85,6 +85,7 @@ def _enum(kind: Any, name: str, declared: str) -> Any:
 
 EventType = _enum(IntEnum, "EventType", "event_type")
 Flag = _enum(IntFlag, "Flag", "event_flag")
+Origin = _enum(IntEnum, "Origin", "event_origin")
 
 
 def no_events() -> Events:

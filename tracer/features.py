@@ -233,6 +233,12 @@ def find_bcc(path: Sequence[str] | None = None) -> Path:
     )
 
 
+def bcc_version(place: Path) -> str:
+    """Return the version of the bcc in that folder, as it says of itself; "" when it does not."""
+    match = re.search(r"__version__ = '([^']+)'", _read(place / "version.py"))
+    return match[1] if match else ""
+
+
 # -- all together ------------------------------------------------------------------
 
 

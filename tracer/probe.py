@@ -1,4 +1,4 @@
-"""The kernel program, loaded and attached through bcc: raw records in, nothing else.
+"""The kernel program at work: raw records out, filters and seeds in.
 
 The only module that imports bcc. Everything that a kernel may lack is tried and
 caught; what was lost by it is in `Probe.missing`.
@@ -18,39 +18,8 @@ from porttrace.tracer.layout import KERNEL_TREE, ROOF
 from porttrace.tracer.misses import missed
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.perfbuffer import PerfBuffer
+from porttrace.tracer.program import Refused, load
 from porttrace.tracer.source import join_source
-
-# (tracepoint, program, what is lost without it; "" = tracing is impossible without it)
-_HOOKS = (
-    ("task:task_newtask", "on_new_task", "children of the target are not followed"),
-    ("sched:sched_process_exec", "on_exec", "a process that changes program keeps its old name"),
-    ("sched:sched_process_exit", "on_exit", "the end of processes is not seen"),
-    (
-        "syscalls:sys_enter_socket",
-        "on_socket_enter",
-        "connects that fail before the SYN are not seen",
-    ),
-    (
-        "syscalls:sys_exit_socket",
-        "on_socket_exit",
-        "connects that fail before the SYN are not seen",
-    ),
-    ("syscalls:sys_enter_connect", "on_connect_enter", ""),
-    ("syscalls:sys_exit_connect", "on_connect_exit", ""),
-    ("sock:inet_sock_set_state", "on_set_state", ""),
-    ("syscalls:sys_enter_getsockopt", "on_getsockopt_enter", "some errors have no number"),
-    ("syscalls:sys_exit_getsockopt", "on_getsockopt_exit", "some errors have no number"),
-    ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
-    ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),
-    (
-        "sock:inet_sk_error_report",
-        "on_error_report",
-        "errors of non-blocking connects have no errno",
-    ),
-    ("sched:sched_switch", "on_switch", "holds before the kernel's connect are not seen"),
-)
-_ONLY_WITH_FLAG = {"on_switch": "-DGATE", "on_error_report": "-DHAVE_ERROR_REPORT"}
-
 
 ANY_CPU = 0xFFFF
 """The CPU of a loss that no CPU is known for."""
@@ -68,50 +37,86 @@ class Counters:
     stacks_lost: int
     attempts_now: int
     attempts_peak: int
+    returns_missed: int
 
 
 class Probe:
     """The loaded program. Use as a context manager: nothing stays attached after it.
 
-    `available` holds the optional flags this host supports (features finds them).
+    `available` holds the optional flags this host supports (features finds them),
+    `modes` the hook modes to try, best first; why one was not taken is in `refused`.
     Raises UnsupportedError where the program cannot be compiled, loaded or attached.
     """
 
-    def __init__(self, options: TraceOptions, available: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        options: TraceOptions,
+        available: tuple[str, ...] = (),
+        modes: tuple[str, ...] = ("tracepoint",),
+    ) -> None:
         self.options = options
-        self.missing: list[str] = []
+        self.refused: dict[str, str] = {}
         self._loss_seen: dict[int, int] = {}
         self._buffer: PerfBuffer | None = None
-        self._program_fds: list[int] = []
         self._misses_seen, self._misses_read_ns = 0, time.monotonic_ns()
-        self._bpf, self._flags = _load(options, available)
+        self._flags = [
+            *options.cflags(os.getpid()), *available, "-Wno-duplicate-decl-specifier"
+        ]  # fmt: skip
+        self._class, self._text = _bpf_class(), join_source(ROOF)
+        self._modes = list(modes)
         self._stacks: dict[int, tuple[str, ...]] = {}
-        self._fill_filters()
+        self._load_next()
+
+    @property
+    def mode(self) -> str:
+        """The hook mode that is used."""
+        return self._program.mode
+
+    @property
+    def missing(self) -> list[str]:
+        """What is lost by hooks that this host lacks, in words."""
+        return self._program.missing
+
+    def _load_next(self) -> None:
+        # The best of the modes that are left; each that is refused leaves its reason.
+        messages = ""
+        while self._modes:
+            mode = self._modes.pop(0)
+            try:
+                self._program = load(self._class, self._text, self._flags, mode)
+            except Refused as error:
+                self.refused[mode], messages = error.reason, error.messages
+                continue
+            self._bpf = self._program.bpf
+            self._fill_filters()
+            return
+        raise UnsupportedError(self._no_mode(), "run 'porttrace doctor' to see why", messages)
+
+    def _no_mode(self) -> str:
+        if len(self.refused) == 1:
+            ((mode, reason),) = self.refused.items()
+            return f"the hook mode {mode} does not work here: {reason}"
+        return "; ".join(f"{mode}: {reason}" for mode, reason in self.refused.items())
 
     def attach(self) -> None:
-        """Attach every hook and open the perf buffer."""
+        """Open the perf buffer and attach every hook, in the next mode where one is refused."""
+        while True:
+            self._open_buffer()
+            try:
+                self._program.attach()
+                return
+            except Refused as error:
+                self.refused[self.mode] = error.reason
+                self.close()
+            self._load_next()
+
+    def _open_buffer(self) -> None:
         table = self._bpf["events"]
 
         def connect(cpu: int, fd: int) -> None:
             table[table.Key(cpu)] = table.Leaf(fd)
 
         self._buffer = PerfBuffer(self.options.pages, connect)
-        for event, program, cost in _HOOKS:
-            flag = _ONLY_WITH_FLAG.get(program)
-            if flag and flag not in self._flags:
-                if flag != "-DGATE":
-                    self.missing.append(cost)
-                continue
-            try:
-                self._bpf.attach_tracepoint(tp=event, fn_name=program)
-                self._program_fds.append(self._bpf.funcs[program.encode()].fd)
-            except Exception as error:
-                if not cost:
-                    raise UnsupportedError(
-                        f"cannot attach to the tracepoint {event}: {error}",
-                        "run 'porttrace doctor' to see what this host lacks",
-                    ) from None
-                self.missing.append(cost)
 
     def __enter__(self) -> "Probe":
         return self
@@ -121,8 +126,7 @@ class Probe:
 
     def close(self) -> None:
         """Detach everything. Safe to call twice."""
-        with contextlib.suppress(Exception):
-            self._bpf.cleanup()
+        self._program.close()
         if self._buffer:
             self._buffer.close()
             self._buffer = None
@@ -154,7 +158,7 @@ class Probe:
     def _missed(self) -> list[tuple[int, int, int, int]]:
         # The kernel says how often, not when: some time since the last look.
         since_ns, now_ns = self._misses_read_ns, time.monotonic_ns()
-        total = sum(missed(fd) for fd in self._program_fds)
+        total = sum(missed(fd) for fd in self._program.program_fds())
         new, self._misses_seen, self._misses_read_ns = total - self._misses_seen, total, now_ns
         return [(ANY_CPU, new, since_ns, now_ns)] if new else []
 
@@ -246,7 +250,7 @@ class Probe:
 _COUNTERS = tuple(Counters.__dataclass_fields__)
 
 
-def _load(options: TraceOptions, available: tuple[str, ...]) -> tuple[Any, list[str]]:
+def _bpf_class() -> Any:
     os.environ["BCC_KERNEL_SOURCE"] = str(KERNEL_TREE)
     try:
         from bcc import BPF
@@ -254,47 +258,11 @@ def _load(options: TraceOptions, available: tuple[str, ...]) -> tuple[Any, list[
         raise UnsupportedError(
             f"bcc cannot be imported: {error}", "apt install python3-bpfcc, then 'porttrace doctor'"
         ) from None
-    text = join_source(ROOF)
-    flags = [*options.cflags(os.getpid()), *available, "-Wno-duplicate-decl-specifier"]
-    # The registers of a sleeping task need a helper of Linux 5.15: try, and do without.
-    for attempt in ([*flags, "-DHAVE_TASK_REGS"], flags):
-        messages, bpf = _compile(BPF, text, attempt)
-        if bpf is not None:
-            return bpf, attempt
-    raise UnsupportedError(
-        "the kernel program could not be loaded: " + _telling(messages),
-        "run 'porttrace doctor'; --debug shows the whole message",
-        messages,
-    )
 
+    class Quiet(BPF):  # type: ignore[misc]
+        """bcc's own, but nothing is attached before it is asked for."""
 
-def _compile(bpf_class: Any, text: str, flags: list[str]) -> tuple[str, Any]:
-    # bcc and clang write to descriptor 2: catch it there, show it only on failure.
-    with _captured_stderr() as captured:
-        try:
-            bpf = bpf_class(text=text.encode(), cflags=flags)
-            for _, program, _ in _HOOKS:
-                if _ONLY_WITH_FLAG.get(program, flags[0]) in flags:
-                    bpf.load_func(program, bpf_class.TRACEPOINT)
-        except Exception as error:
-            return captured() + f"\n{error}", None
-    return captured(), bpf
+        def _trace_autoload(self) -> None:
+            pass
 
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[Any]:
-    saved, sink = os.dup(2), os.memfd_create("stderr")
-    os.dup2(sink, 2)
-    try:
-        yield lambda: os.pread(sink, 1 << 20, 0).decode(errors="replace")
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-def _telling(messages: str, keep: int = 4) -> str:
-    lines = [line for line in messages.splitlines() if line.strip()]
-    errors = [line for line in lines if "error:" in line] or lines[-keep:]
-    shown = errors[:keep]
-    omitted = len(lines) - len(shown)
-    return "; ".join(shown) + (f" ({omitted} lines omitted)" if omitted > 0 else "")
+    return Quiet

@@ -24,6 +24,7 @@ NONE: dict[str, Any] = {
     "ipv4": False,
     "ipv6": False,
     "cgroups": (),
+    "mode": None,
 }
 
 

@@ -10,6 +10,10 @@ struct pt_regs {
 	int syscallno;
 	unsigned int unused;
 };
+/* A call inside the kernel: its arguments and its result. */
+#define CALL_ARG1(regs) ((regs)->regs[0])
+#define CALL_ARG2(regs) ((regs)->regs[1])
+#define CALL_RESULT(regs) ((regs)->regs[0])
 #define NR_CONNECT 203
 #define REGS_SYSCALL(regs) ((unsigned long)(regs)->syscallno)
 #define REGS_ARG1(regs) ((regs)->orig_x0)

@@ -9,6 +9,10 @@ struct pt_regs {
 	unsigned long r11, r10, r9, r8, ax, cx, dx, si, di;
 	unsigned long orig_ax, ip, cs, flags, sp, ss;
 };
+/* A call inside the kernel: its arguments and its result. */
+#define CALL_ARG1(regs) ((regs)->di)
+#define CALL_ARG2(regs) ((regs)->si)
+#define CALL_RESULT(regs) ((regs)->ax)
 #define NR_CONNECT 42
 #define REGS_SYSCALL(regs) ((regs)->orig_ax)
 #define REGS_ARG1(regs) ((regs)->di)

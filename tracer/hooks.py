@@ -1,0 +1,108 @@
+"""What the kernel program is attached to, by hook mode, with what each hook is for.
+
+The layer of tracepoints is always there. The modes `fentry` and `kprobe` add the
+kernel's own connect and accept. Names are those of bpf/porttrace.bpf.c.
+"""
+
+from dataclasses import dataclass
+
+MODES = ("fentry", "kprobe", "tracepoint")
+"""Every hook mode, best first."""
+
+BLIND_SPOT = (
+    "connects that fail before the SYN and were not made by connect(2) are not seen, nor "
+    "when connections are accepted"
+)
+"""What the mode `tracepoint` does not see; bpf/kernel.h does."""
+
+# Threads that wait in accept(2) each keep one place until they return; the kernel gives
+# 10, or twice the number of CPUs, when it is not asked for more, and 4,096 at most
+# (KRETPROBE_MAXACTIVE_MAX in kernel/trace/trace_probe.h).
+MAX_RETURNS = 4096
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One program and where it goes.
+
+    `kind` is tracepoint, fentry, fexit, kprobe or kretprobe. `cost` is what is lost
+    without the hook; "" where there is no tracing (or no such mode) without it.
+    `flag` is the -D flag that it is compiled with, "" for always.
+    """
+
+    kind: str
+    event: str
+    program: str
+    cost: str = ""
+    flag: str = ""
+
+
+_EARLY = "connects that fail before the SYN are not seen"
+_NAMELESS = "some errors have no number"
+_ACCEPTS = "when connections are accepted is not seen"
+
+TRACEPOINTS = tuple(
+    Hook("tracepoint", *row)
+    for row in (
+        ("task:task_newtask", "on_new_task", "children of the target are not followed"),
+        (
+            "sched:sched_process_exec",
+            "on_exec",
+            "a process that changes program keeps its old name",
+        ),
+        ("sched:sched_process_exit", "on_exit", "the end of processes is not seen"),
+        ("syscalls:sys_enter_socket", "on_socket_enter", _EARLY),
+        ("syscalls:sys_exit_socket", "on_socket_exit", _EARLY),
+        ("syscalls:sys_enter_connect", "on_connect_enter"),
+        ("syscalls:sys_exit_connect", "on_connect_exit"),
+        ("sock:inet_sock_set_state", "on_set_state"),
+        ("syscalls:sys_enter_getsockopt", "on_getsockopt_enter", _NAMELESS),
+        ("syscalls:sys_exit_getsockopt", "on_getsockopt_exit", _NAMELESS),
+        ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
+        ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),
+        (
+            "sock:inet_sk_error_report",
+            "on_error_report",
+            "errors of non-blocking connects have no errno",
+            "-DHAVE_ERROR_REPORT",
+        ),
+        (
+            "sched:sched_switch",
+            "on_switch",
+            "holds before the kernel's connect are not seen",
+            "-DGATE",
+        ),
+    )
+)
+
+# tcp_v6_connect may be a module that is not loaded: then nobody connects by IPv6.
+_NO_IPV6 = "connects by IPv6 that do not pass connect(2) are not seen when they fail at once"
+
+# (function, program at its entry, program at its return, what is lost without)
+_FUNCTIONS = (
+    ("tcp_v4_connect", "on_kernel_connect", "on_kernel_connect_return", ""),
+    ("tcp_v6_connect", "on_kernel_connect", "on_kernel_connect_return", _NO_IPV6),
+    ("inet_csk_accept", "on_accept", "on_accept_return", _ACCEPTS),
+)
+
+
+def function_hooks(mode: str) -> tuple[Hook, ...]:
+    """Return the hooks that a mode adds to the tracepoints: () for `tracepoint`.
+
+    The programs of `fentry` have no name here: each belongs to one function, and bcc
+    names it after that.
+    """
+    kinds = {"fentry": ("fentry", "fexit"), "kprobe": ("kprobe", "kretprobe")}.get(mode)
+    if kinds is None:
+        return ()
+    named = mode == "kprobe"
+    return tuple(
+        Hook(kind, function, program if named else "", cost)
+        for function, entry, exit_, cost in _FUNCTIONS
+        for kind, program in zip(kinds, (entry, exit_), strict=True)
+    )
+
+
+def hooks_of(mode: str) -> tuple[Hook, ...]:
+    """Return every hook of a mode in the order of attaching."""
+    return (*TRACEPOINTS, *function_hooks(mode))

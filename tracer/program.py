@@ -1,0 +1,192 @@
+"""The kernel program, compiled and loaded for one hook mode, with what this kernel lacks left out.
+
+What can be left out is found by trying: each fallback belongs to one program or helper,
+and is taken when that one is refused. The class of bcc is an argument: only probe imports it.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from porttrace.tracer.hooks import MAX_RETURNS, Hook, hooks_of
+
+# bcc names the programs at a function after it, and since 0.29 also after the module.
+_FUNCTION_PROGRAMS = {
+    "fentry": ("kfunc__vmlinux__", "kfunc__"),
+    "fexit": ("kretfunc__vmlinux__", "kretfunc__"),
+}
+_REGISTERS = "-DHAVE_TASK_REGS"
+# Where inet_csk_accept has its result when no helper tells: behind its arguments, four of
+# them before Linux 6.10 and two since. The kernel's verifier refuses a wrong one.
+_RESULT_AT = ("-DFENTRY_RESULT_AT=4", "-DFENTRY_RESULT_AT=2")
+
+
+class Refused(Exception):
+    """A mode that this host does not allow: a short reason, and all that was printed."""
+
+    def __init__(self, reason: str, messages: str = "", program: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.messages = messages
+        self.program = program  # the one that could not be loaded, "" when none compiled
+
+
+@dataclass
+class Program:
+    """Loaded, not attached. `missing` says what is lost by what had to be left out."""
+
+    bpf: Any
+    mode: str
+    flags: list[str]
+    hooks: list[Hook] = field(default_factory=list)
+    names: dict[Hook, str] = field(default_factory=dict)  # of the program of each hook
+    missing: list[str] = field(default_factory=list)
+
+    def attach(self) -> None:
+        """Attach every hook. Raises Refused when one fails that cannot be spared."""
+        for hook in self.hooks:
+            with captured_stderr() as captured:
+                try:
+                    self._attach(hook)
+                except Exception as error:
+                    if not hook.cost:
+                        where = f"the {hook.kind} {hook.event}"
+                        raise Refused(
+                            f"cannot attach to {where}: {error}", captured(), hook.program
+                        ) from None
+                    self.missing.append(hook.cost)
+
+    def _attach(self, hook: Hook) -> None:
+        name = self.names[hook]
+        attach: dict[str, Callable[[], Any]] = {
+            "tracepoint": lambda: self.bpf.attach_tracepoint(tp=hook.event, fn_name=name),
+            "fentry": lambda: self.bpf.attach_kfunc(fn_name=name),
+            "fexit": lambda: self.bpf.attach_kretfunc(fn_name=name),
+            "kprobe": lambda: self.bpf.attach_kprobe(event=hook.event, fn_name=name),
+            "kretprobe": lambda: self.bpf.attach_kretprobe(
+                event=hook.event, fn_name=name, maxactive=MAX_RETURNS
+            ),
+        }
+        attach[hook.kind]()
+
+    def program_fds(self) -> list[int]:
+        """Return the descriptor of every loaded program."""
+        return [self.bpf.funcs[name.encode()].fd for name in set(self.names.values())]
+
+    def close(self) -> None:
+        """Detach and unload. Safe to call twice."""
+        with contextlib.suppress(Exception):
+            self.bpf.cleanup()
+
+
+def load(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
+    """Compile and load the program for `mode`.
+
+    `flags` are the -D flags of what the host has. Raises Refused.
+    """
+    mode_flag = [] if mode == "tracepoint" else [f"-D{mode.upper()}"]
+    registers, result_at = [_REGISTERS], iter(_RESULT_AT)
+    result: list[str] = []
+    while True:
+        tried = [*flags, *mode_flag, *registers, *result]
+        try:
+            return _try(bpf_class, text, tried, mode)
+        except Refused as refused:
+            said = refused.program + refused.messages
+            no_registers = bool(registers) and _about(said, "bpf_task_pt_regs", "on_switch")
+            no_result = mode == "fentry" and _about(said, "bpf_get_func_ret", "inet_csk_accept")
+            if not no_registers and not no_result:
+                raise
+            if no_registers:
+                registers = []
+            # bpf_get_func_ret is the younger helper: no need to fail for it once more
+            if mode == "fentry" and (no_result or not result):
+                result = [next(result_at)]
+
+
+def _about(said: str, *names: str) -> bool:
+    return any(name in said for name in names)
+
+
+def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
+    # bcc and clang write to descriptor 2: catch it there, show it only on failure.
+    with captured_stderr() as captured:
+        try:
+            bpf = bpf_class(text=text.encode(), cflags=flags)
+        except Exception as error:
+            messages = captured() + f"\n{error}"
+            raise Refused(
+                f"the kernel program could not be compiled: {_telling(messages)}", messages
+            ) from None
+        program = Program(bpf, mode, flags)
+        try:
+            _load_all(program, last_try=_RESULT_AT[-1] in flags)
+        except Refused as refused:
+            program.close()
+            refused.messages += captured()
+            raise
+    return program
+
+
+def _load_all(program: Program, last_try: bool) -> None:
+    for hook in hooks_of(program.mode):
+        if hook.flag and hook.flag not in program.flags:
+            if hook.flag != "-DGATE":
+                program.missing.append(hook.cost)
+            continue
+        try:
+            program.names[hook] = _load_one(program.bpf, hook)
+        except Exception as error:
+            another_way = hook.kind == "fexit" and hook.event == "inet_csk_accept"
+            if not hook.cost or (another_way and not last_try):
+                name = hook.program or hook.event
+                raise Refused(
+                    f"the program {name} could not be loaded: {error}", "", name
+                ) from None
+            program.missing.append(hook.cost)
+            continue
+        program.hooks.append(hook)
+
+
+def _load_one(bpf: Any, hook: Hook) -> str:
+    if hook.kind in _FUNCTION_PROGRAMS:
+        return _load_function_program(bpf, hook)
+    kind = bpf.TRACEPOINT if hook.kind == "tracepoint" else bpf.KPROBE
+    bpf.load_func(hook.program, kind)
+    return hook.program
+
+
+def _load_function_program(bpf: Any, hook: Hook) -> str:
+    for prefix in _FUNCTION_PROGRAMS[hook.kind]:
+        name = prefix + hook.event
+        try:
+            bpf.load_func(name, bpf.TRACING)
+        except Exception as error:
+            if "Unknown program" not in str(error):
+                raise
+        else:
+            return name
+    raise LookupError(f"bcc made no program for {hook.event}")
+
+
+@contextlib.contextmanager
+def captured_stderr() -> Iterator[Callable[[], str]]:
+    """Catch what is written to descriptor 2; yields a function that returns it."""
+    saved, sink = os.dup(2), os.memfd_create("stderr")
+    os.dup2(sink, 2)
+    try:
+        yield lambda: os.pread(sink, 1 << 20, 0).decode(errors="replace")
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(sink)
+
+
+def _telling(messages: str, keep: int = 4) -> str:
+    lines = [line for line in messages.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line] or lines[-keep:]
+    shown = errors[:keep]
+    omitted = len(lines) - len(shown)
+    return "; ".join(shown) + (f" ({omitted} lines omitted)" if omitted > 0 else "")
