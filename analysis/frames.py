@@ -28,12 +28,14 @@ _BIND_COLUMNS = (
 def attempts_table(trace: Trace) -> pd.DataFrame:
     """Return one row per attempt, sorted by first mark.
 
-    Columns: identity (attempt_id, host, pid, tid, comm, exe, uid, user, cgroup, container, netns,
-    fd), `family` (4 or 6), saddr, sport, daddr, dport, origin, blocking (null: not known), the
-    marks `*_ns` (CLOCK_MONOTONIC, null: not there), wait_user_ns, wait_gate_ns, wait_connect_ns,
-    wait_beyond_ns (SYN to outcome), total_ns (first mark to outcome, or to the end of the trace),
-    outcome, errno, retransmits, in_flight_at_start, demand_at_start (both of the process), ladder
-    (the retransmission at which it was answered or ended, 1-based; null: none), complete.
+    Columns: identity (attempt_id, host, pid, tid, comm, exe, uid, user, cgroup, container (its id),
+    container_name (outside of containers, the systemd service), ns_pid (the pid in its own pid
+    namespace, null: the host's), netns, fd), `family` (4 or 6), saddr, sport, daddr, dport, origin,
+    blocking (null: not known), the marks `*_ns` (CLOCK_MONOTONIC, null: not there), wait_user_ns,
+    wait_gate_ns, wait_connect_ns, wait_beyond_ns (SYN to outcome), total_ns (first mark to outcome,
+    or to the end of the trace), outcome, errno, retransmits, in_flight_at_start, demand_at_start
+    (both of the process), ladder (the retransmission at which it was answered or ended, 1-based;
+    null: none), complete.
     """
     rows = trace.attempts
     columns: dict[str, Any] = {name: rows[name] for name in _AS_THEY_ARE}
@@ -57,9 +59,9 @@ def attempts_table(trace: Trace) -> pd.DataFrame:
 
 _ORDER = (
     "attempt_id", "host", "pid", "tid", "comm", "exe", "uid", "user", "cgroup", "container",
-    "netns", "fd", "family", "saddr", "sport", "daddr", "dport", "origin", "blocking", *_MARKS,
-    *(f"wait_{place}_ns" for place in PLACES), "total_ns", "outcome", "errno", "retransmits",
-    "in_flight_at_start", "demand_at_start", "ladder", "complete",
+    "container_name", "ns_pid", "netns", "fd", "family", "saddr", "sport", "daddr", "dport",
+    "origin", "blocking", *_MARKS, *(f"wait_{place}_ns" for place in PLACES), "total_ns", "outcome",
+    "errno", "retransmits", "in_flight_at_start", "demand_at_start", "ladder", "complete",
 )  # fmt: skip
 
 
@@ -99,10 +101,13 @@ def _process_columns(rows: Attempts, processes: Mapping[int, Process]) -> dict[s
     known = [processes.get(pid, Process(pid)) for pid in pids.tolist()]
     text = {
         name: _category([_plain(getattr(process, name)) for process in known], back)
-        for name in ("exe", "user", "container")
+        for name in ("exe", "user", "container", "container_name")
     }
-    netns = np.array([process.netns for process in known], np.int64)[back]
-    return {**text, "netns": _nullable(netns, netns == 0)}
+    numbers = {
+        name: np.array([getattr(process, name) for process in known], np.int64)[back]
+        for name in ("ns_pid", "netns")
+    }
+    return {**text, **{name: _nullable(each, each == 0) for name, each in numbers.items()}}
 
 
 def _plain(text: str) -> str:

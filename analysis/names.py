@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from porttrace.analysis.model import Trace
+from porttrace.analysis.model import Party, Process, Trace
 
 
 @lru_cache(maxsize=65_536)
@@ -29,13 +29,29 @@ def comm(attempt: np.void) -> str:
 
 
 def process(trace: Trace, pid: int) -> str:
-    """Return `comm (pid N)`; the name is that of the process, or of its first caller."""
+    """Return `comm (pid N)`; the name is that of the process, or of its first caller.
+
+    Of a process in a container, `comm (pid N, web[7])`.
+    """
     known = trace.processes.get(pid)
+    number = ", ".join(filter(None, (f"pid {pid}", inside(known))))
     if known and known.comm:
-        return f"{known.comm} (pid {pid})"
+        return f"{known.comm} ({number})"
     rows = np.flatnonzero(trace.attempts["pid"] == pid)
     name = comm(trace.attempts[rows[0]]) if len(rows) else ""
-    return f"{name} (pid {pid})" if name else f"pid {pid}"
+    return f"{name} ({number})" if name else number
+
+
+def inside(known: Process | Party | None) -> str:
+    """Return what a process is called where it lives: `web[7]` is process 7 in container web.
+
+    `web` where it has the host's number there or none is known, `[7]` where only its pid namespace
+    is its own, "" on the host itself.
+    """
+    if known is None:
+        return ""
+    where = known.container and (known.container_name or known.container)
+    return f"{where}[{known.ns_pid}]" if known.ns_pid else where
 
 
 def duration(ns: float) -> str:

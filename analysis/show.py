@@ -6,12 +6,15 @@ chose is escaped in them. JSON lines have every column and lose nothing.
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from porttrace.analysis import names
+from porttrace.analysis.model import Process
+from porttrace.analysis.render import who
 from porttrace.analysis.render.escape import columns, padded, printable
 from porttrace.analysis.render.text import short
 from porttrace.tracer.errors import PorttraceError
@@ -25,11 +28,12 @@ _SHORTEST_NAME = 6
 class Filter:
     """Which rows are wanted: those that match every field that is not empty.
 
-    `destinations` are addresses, or addresses with a port as a table shows them; `held_ns` is the
-    least time before the SYN at the gate and in connect.
+    `destinations` are addresses, or addresses with a port as a table shows them; `containers` are
+    ids or names; `held_ns` is the least time before the SYN at the gate and in connect.
     """
 
     pids: Collection[int] = ()
+    containers: Collection[str] = ()
     comms: Collection[str] = ()
     ports: Collection[int] = ()
     destinations: Collection[str] = ()
@@ -52,6 +56,9 @@ def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
     ):
         if values:
             keep &= frame[column].isin(list(values)).to_numpy()
+    if wanted.containers:
+        called = [*wanted.containers, *(each[:12] for each in wanted.containers)]
+        keep &= (frame["container"].isin(called) | frame["container_name"].isin(called)).to_numpy()
     if wanted.destinations:
         named = list(wanted.destinations)
         keep &= (frame["daddr"].isin(named) | frame["destination"].isin(named)).to_numpy()
@@ -113,7 +120,10 @@ def _rows(frame: pd.DataFrame) -> Iterator[Any]:
 
 def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
     """Yield a heading and a line for each row of `tables.attempts`; times since `start_ns`."""
-    name, where = _widths(frame, 44)
+    distinct = list(_distinct(frame))
+    inside = {row.pid: _inside(row) for row in distinct}
+    in_containers = [row for row in distinct if inside[row.pid]]
+    name, where = _widths(frame, 44, [who.width(inside[r.pid], r.comm) for r in in_containers])
     yield (
         f"{'START':>8} {'PID':>7} {'THREAD':<{name}} {'DESTINATION':<{where}} {'OUTCOME':<11} "
         f"{'HELD':>6} {'TOOK':>6}"
@@ -123,7 +133,8 @@ def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
         held, took = short(row.held_ns), short(row.wait_beyond_ns)
         held, took = (held, took + more) if took else (held + more, took)
         yield (
-            f"{_seconds(row.first_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
+            f"{_seconds(row.first_ns - start_ns)} {row.pid:>7} "
+            f"{who.called(inside[row.pid], row.comm, name)} "
             f"{row.destination:<{where}} {row.outcome:<11} {held:>6} {took:>6}"
         ).rstrip()
 
@@ -160,12 +171,25 @@ def _seconds(ns: int) -> str:
     return f"{ns / 1e9:.3f}"[:8].rstrip(".").rjust(8)
 
 
-def _widths(frame: pd.DataFrame, others: int) -> tuple[int, int]:
+def _distinct(frame: pd.DataFrame) -> Iterator[Any]:
+    identity = ["pid", "container", "container_name", "ns_pid", "comm"]
+    yield from frame[identity].drop_duplicates().itertuples(index=False)
+
+
+def _inside(row: Any) -> str:
+    number = 0 if pd.isna(row.ns_pid) else int(row.ns_pid)
+    known = Process(row.pid, container=row.container, container_name=row.container_name)
+    return names.inside(replace(known, ns_pid=number))
+
+
+def _widths(frame: pd.DataFrame, others: int, inside: Sequence[int] = ()) -> tuple[int, int]:
     # Of the thread's name and the destination, beside `others` columns: as wide as the rows need,
-    # and when that is too much the name gives way, which the destination cannot.
+    # and when that is too much the name gives way, which the destination cannot. `inside` are
+    # the columns that threads need with their containers.
     where = max([11, *(len(word) for word in _words(frame["destination"]))])
     name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
-    return max(_SHORTEST_NAME, min(name, 15, _MOST - others - where)), where
+    wanted = max([min(name, 15), *inside])
+    return max(_SHORTEST_NAME, min(wanted, _MOST - others - where)), where
 
 
 def _words(column: "pd.Series[Any]") -> Sequence[str]:

@@ -90,10 +90,12 @@ def trace_live(
     with ExitStack() as ends:
         stopped = ends.enter_context(stop_flag())
         live_trace = ends.enter_context(LiveTrace(options, features.compile_flags()))
-        printer: Printer = (
-            JsonPrinter() if as_json else TextPrinter(live_trace.start_ns, timestamps)
-        )
         session = Session(live_trace)
+        printer: Printer = (
+            JsonPrinter(session.processes)
+            if as_json
+            else TextPrinter(live_trace.start_ns, timestamps, session.processes)
+        )
         recorder = ends.enter_context(_recorder(live_trace, parts)) if parts else None
         if child:
             child.release()

@@ -4,16 +4,20 @@ import os
 import pwd
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
+from porttrace.tracer.hooks import MODES
 from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
+from porttrace.tracer.targets import Targets, choose
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 _NO_UID = 2**32 - 1  # (uid_t)-1
+MAX_CGROUPS = 16  # places in wanted_cgroups of bpf/maps.h
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -91,8 +95,14 @@ _FILTERS = (
                  help="From these local ports (known only when an attempt ends, unless bound)."),
     click.option("-4", "--ipv4", "ipv4", is_flag=True, help="IPv4 only, also in IPv6 sockets."),
     click.option("-6", "--ipv6", "ipv6", is_flag=True, help="IPv6 only."),
+    click.option("--mode", type=click.Choice(MODES),
+                 help="Hook the kernel in this way only; default: the best that works."),
     click.option("--cgroup", "cgroups", multiple=True, metavar="PATH",
                  help="Processes in this cgroup v2 directory or below."),
+    click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
+                 help="Processes in this container, machine or systemd service."),
+    click.option("--netns", "netns", multiple=True, metavar="NAME|PATH|PID",
+                 help="Processes in this network namespace now, and their children."),
 )  # fmt: skip
 
 
@@ -107,15 +117,21 @@ def trace_options(
     ipv4: bool,
     ipv6: bool,
     cgroups: tuple[str, ...],
+    mode: str | None,
+    containers: tuple[str, ...] = (),
+    netns: tuple[str, ...] = (),
     command_pid: int = 0,
 ) -> TraceOptions:
-    """Turn the filter options into what the tracer takes. Raises click.UsageError."""
+    """Turn the filter options into what the tracer takes.
+
+    Raises click.UsageError, and TargetError when a container or namespace is not there.
+    """
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 exclude each other; leave both out to trace both.")
-    if children and not pids and not command_pid:
+    if children and not (pids or command_pid or containers or netns):
         raise click.UsageError("--children follows those of a process: name it with --pid.")
     targets = frozenset(pids) | ({command_pid} if command_pid else frozenset())
-    return TraceOptions(
+    options = TraceOptions(
         pids=targets,
         follow_children=bool(command_pid) if children is None else children,
         comms=frozenset(comms),
@@ -124,4 +140,34 @@ def trace_options(
         local_ports=local_ports or frozenset(),
         family=AF_INET if ipv4 else AF_INET6 if ipv6 else 0,
         cgroups=cgroups,
+        mode=mode or "",
+    )
+    if not containers and not netns:
+        return options
+    if command_pid or (containers and cgroups):
+        raise click.UsageError(_AMBIGUOUS["command" if command_pid else "cgroups"])
+    return _narrowed(options, children, choose(pids, containers, netns))
+
+
+_AMBIGUOUS = {
+    "command": "--container and --netns choose among processes that run already: leave them out "
+               "to trace a command.",
+    "cgroups": "--cgroup and --container both choose control groups: use one of them.",
+}  # fmt: skip
+
+
+def _narrowed(options: TraceOptions, children: bool | None, found: Targets) -> TraceOptions:
+    if len(found.cgroups) > MAX_CGROUPS:
+        raise click.UsageError(f"at most {MAX_CGROUPS} containers can be traced at once.")
+    # Who are chosen for where they are, and not by number, bring their children with them.
+    by_place = found.pids is not None and not options.pids
+    return replace(
+        options,
+        pids=found.pids or frozenset(),
+        follow_children=by_place if children is None else children,
+        cgroups=found.cgroups or options.cgroups,
+        pids_called=found.pids_called,
+        cgroups_called=found.cgroups_called,
+        netns=found.netns,
+        notes=found.notes,
     )

@@ -8,11 +8,12 @@ from typing import Protocol
 
 import numpy as np
 
-from porttrace.analysis.model import Attempts, Finding, Trace
+from porttrace.analysis.model import Attempts, Finding, Process, Trace
 from porttrace.analysis.render import report, text
 from porttrace.analysis.render.escape import printable
 
 Stacks = Mapping[int, tuple[str, ...]]
+Processes = Mapping[int, Process]
 
 
 class Printer(Protocol):
@@ -26,10 +27,16 @@ class Printer(Protocol):
 
 
 class TextPrinter:
-    """Lines for a person: under 80 columns, times since the start or of the clock."""
+    """Lines for a person: under 80 columns, times since the start or of the clock.
 
-    def __init__(self, start_ns: int, wall_clock: bool = False) -> None:
+    `processes` may grow meanwhile: what is known of a process says in which container it is.
+    """
+
+    def __init__(
+        self, start_ns: int, wall_clock: bool = False, processes: Processes | None = None
+    ) -> None:
         self._start_ns = start_ns
+        self._processes = {} if processes is None else processes
         self._wall_clock = wall_clock
         self._told: set[tuple[int, int]] = set()
 
@@ -48,7 +55,8 @@ class TextPrinter:
     def attempts(self, rows: Attempts) -> None:
         """Print a line for each attempt that ended."""
         for row in rows:
-            print(text.attempt_line(row, self._time(int(row["end_ns"]))))
+            known = self._processes.get(int(row["pid"]))
+            print(text.attempt_line(row, self._time(int(row["end_ns"])), known))
         sys.stdout.flush()
 
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
@@ -58,7 +66,8 @@ class TextPrinter:
             hold = int(row["tid"]), int(row["gate_ns"] or row["call_ns"])
             frames = () if hold in self._told else stacks.get(_stack_id(row), ())
             self._told.add(hold)
-            print(text.pending_line(row, now_ns, self._time(now_ns), frames))
+            known = self._processes.get(int(row["pid"]))
+            print(text.pending_line(row, now_ns, self._time(now_ns), frames, known))
         sys.stdout.flush()
 
     def finding(self, finding: Finding) -> None:
@@ -73,6 +82,9 @@ class TextPrinter:
 class JsonPrinter:
     """One JSON object a line: attempt, pending, finding, and a report at the end."""
 
+    def __init__(self, processes: Processes | None = None) -> None:
+        self._processes = {} if processes is None else processes
+
     def begin(self, note: str) -> None:
         """Say on standard error what is traced."""
         print(printable(note), file=sys.stderr, flush=True)
@@ -80,14 +92,14 @@ class JsonPrinter:
     def attempts(self, rows: Attempts) -> None:
         """Print an object for each attempt that ended."""
         for row in rows:
-            self._line("attempt", report.attempt_json(row))
+            self._line("attempt", self._attempt(row))
         sys.stdout.flush()
 
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print an object for each attempt that is still not over, with the stack that holds it."""
         for row in rows:
             stack = list(stacks.get(_stack_id(row), ()))
-            line = {**report.attempt_json(row), "now_ns": now_ns, "stack": stack}
+            line = {**self._attempt(row), "now_ns": now_ns, "stack": stack}
             self._line("pending", line)
         sys.stdout.flush()
 
@@ -99,9 +111,12 @@ class JsonPrinter:
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
         """Print what was still open, then the report, which ends the stream."""
         for row in trace.attempts[np.flatnonzero(trace.attempts["end_ns"] == 0)]:
-            self._line("attempt", report.attempt_json(row))
+            self._line("attempt", self._attempt(row))
         self._line("report", report.report(trace, findings))
         sys.stdout.flush()
+
+    def _attempt(self, row: np.void) -> dict[str, object]:
+        return report.attempt_json(row, self._processes.get(int(row["pid"])))
 
     def _line(self, kind: str, value: dict[str, object]) -> None:
         print(json.dumps({"type": kind, **value}))

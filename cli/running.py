@@ -1,15 +1,18 @@
 """What a live trace and a recording share: how they begin, when they are over, who stops them."""
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from porttrace.analysis.render.escape import printable
 from porttrace.cli.child import Child
 from porttrace.tracer import processes
 from porttrace.tracer.errors import TargetError
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.runtimes import Names
 
 # Looking and diagnosing may take this share of the time, and no more.
 _SHARE = 0.05
@@ -26,13 +29,22 @@ def check_targets(pids: Sequence[int]) -> None:
     """Raise TargetError for the first that is no process."""
     for pid in pids:
         if not processes.exists(pid):
-            owner = processes.thread_group(pid)
-            hint = (
-                f"{pid} is a thread of process {owner}: use --pid {owner}"
-                if owner
-                else "'ps -e' or 'pgrep NAME' shows the processes that are there"
-            )
-            raise TargetError(f"there is no process {pid}", hint)
+            raise TargetError(f"there is no process {pid}", _whom_was_meant(pid))
+
+
+def _whom_was_meant(pid: int) -> str:
+    owner = processes.thread_group(pid)
+    if owner:
+        return f"{pid} is a thread of process {owner}: use --pid {owner}"
+    # Inside a container processes have other numbers; that several may be meant is no help.
+    inside = processes.called_inside(pid)
+    if len(inside) == 1:
+        process = processes.read_process(inside[0], name_of=Names().of)
+        where = f"container {process.container_name or process.container}"
+        where = where if process.container else "a pid namespace of its own"
+        name = f"{process.comm} in {where}"
+        return printable(f"{pid} is what {name} is called there; here it is --pid {inside[0]}")
+    return "'ps -e' or 'pgrep NAME' shows the processes that are there"
 
 
 def what_is_traced(options: TraceOptions, child: Child | None) -> str:
@@ -46,7 +58,10 @@ def over(options: TraceOptions, child: Child | None) -> bool:
     """Return whether nothing is left to trace: the command, or every process, has ended."""
     if child:
         return child.ended()
-    return bool(options.pids) and not any(processes.exists(pid) for pid in options.pids)
+    if options.pids:
+        return not any(processes.exists(pid) for pid in options.pids)
+    # A control group that was named by its path may fill and empty; a container has ended.
+    return bool(options.cgroups_called) and not any(map(os.path.isdir, options.cgroups))
 
 
 @contextmanager

@@ -33,16 +33,16 @@ class Session:
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
-        self._processes: dict[int, Process] = {}
+        self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
         self._events = 0
         self._held: list[Held] = []
-        self._host = host()
+        self._host = host(live.probe.mode)
 
     def take(self, done: Round) -> Attempts:
         """Add a round and return the attempts that it finished."""
-        self._processes.update(done.processes)
+        self.processes.update(done.processes)
         self.stacks.update(done.stacks)
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
@@ -99,7 +99,7 @@ class Session:
             attempts=no_attempts(),
             start_ns=self._live.start_ns,
             end_ns=end_ns,
-            processes=self._processes,
+            processes=self.processes,
             stacks=self.stacks,
             losses=self._losses,
             exits=self._exits,

@@ -21,7 +21,7 @@ from porttrace.cli.writing import print_pieces, say_incomplete
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OUTCOMES = [outcome.name for outcome in Outcome]
 # Events know neither how their attempt ended nor how long it was held.
-_OF_ATTEMPTS = {"outcomes": "--outcome", "held_ns": "--held"}
+_OF_ATTEMPTS = {"outcomes": "--outcome", "held_ns": "--held", "containers": "--container"}
 
 
 def _filters(command: _F) -> _F:
@@ -33,6 +33,8 @@ def _filters(command: _F) -> _F:
 _FILTERS = (
     click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
                  help="Of this process; may be given several times."),
+    click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
+                 help="Of this container, machine or systemd service."),
     click.option("--comm", "comms", multiple=True, metavar="NAME", help="Of threads of this name."),
     click.option("-P", "--port", "ports", type=Ports(), help="To these remote ports."),
     click.option("--destination", "destinations", multiple=True, metavar="ADDRESS[:PORT]",

@@ -19,9 +19,11 @@ class Process:
     uid: int = 0
     user: str = ""
     cgroup: str = ""
-    container: str = ""
+    container: str = ""  # its id, 12 digits; of machines of systemd and LXC, the name
     netns: int = 0
     preloads: tuple[str, ...] = ()  # libraries preloaded into it that define connect()
+    container_name: str = ""  # as its runtime calls it; outside of containers, the systemd service
+    ns_pid: int = 0  # the pid in its own pid namespace; 0 where that is the host's
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from porttrace.tracer import processes
+from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Process, Suspect
 from porttrace.tracer.gate import is_gate
+from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
+from porttrace.tracer.origin import with_origins
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
+from porttrace.tracer.runtimes import Names
 from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.suspects import suspects
 
@@ -54,16 +57,19 @@ class LiveTrace:
         self._first: dict[int, Process] = {}  # known before the first round
         self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
+        self._names = Names()
 
     def __enter__(self) -> "LiveTrace":
-        self.probe = Probe(self.options, self._available)
+        namespaces.require_host_pids()
+        self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)
             self.probe.attach()
+            self._add_latecomers()
             self.start_ns = time.monotonic_ns()
             self._made = seed(self.probe, self.options, before, self.start_ns)
             self._reader = Reader(self.probe)
-            self._known = {pid: processes.read_process(pid) for pid in self.options.pids}
+            self._known = {pid: self._now(pid) for pid in self.options.pids}
             self._first = dict(self._known)
         except BaseException:
             self.probe.close()
@@ -73,6 +79,12 @@ class LiveTrace:
     def __exit__(self, *_: object) -> None:
         self._reader.stop()
         self.probe.close()
+
+    def _add_latecomers(self) -> None:
+        # While the program was loaded, others may have entered, or forked and not been followed.
+        for number in self.options.netns:
+            for pid in namespaces.pids_in_netns(number) - self.options.pids:
+                self.probe.add_target(pid)
 
     # -- rounds --------------------------------------------------------------
 
@@ -96,7 +108,7 @@ class LiveTrace:
 
     def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
-        ready = self._without_false_gates(ready)
+        ready = with_origins(self._without_false_gates(ready), self._stacks)
         return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)
 
     def _loss_events(self) -> Events:
@@ -119,7 +131,7 @@ class LiveTrace:
         new, self._first = self._first, {}
         for pid in _pids(events):
             if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
-                new[pid] = self._known[pid] = self._read(pid)
+                new[pid] = self._known[pid] = self._read(pid, events)
         for pid in _pids(events, EventType.EXIT):
             if not processes.exists(pid):
                 self._known.pop(pid, None)
@@ -127,10 +139,16 @@ class LiveTrace:
                 self.probe.drop_target(pid)
         return new
 
-    def _read(self, pid: int) -> Process:
-        # Gone already: what was read of it before is better than nothing.
-        process = processes.read_process(pid)
-        return process if process.comm else self._known.get(pid, process)
+    def _read(self, pid: int, events: Events) -> Process:
+        # Gone already: what was read of it before is better than what its events tell.
+        process = self._now(pid)
+        if process.comm or pid in self._known:
+            return process if process.comm else self._known[pid]
+        number = int(events["cgroup"][events["pid"] == pid].max(initial=0))
+        return processes.placed(process, cgroups.path_of(number), self._names.of)
+
+    def _now(self, pid: int) -> Process:
+        return processes.read_process(pid, name_of=self._names.of)
 
     def _new_stacks(self, events: Events) -> dict[int, tuple[str, ...]]:
         ids = np.union1d(events["gate_stack"], events["connect_stack"])
@@ -187,14 +205,14 @@ class LiveTrace:
         return self.probe.counters()
 
 
-def host() -> Host:
-    """Return the facts about this host that findings rest on."""
+def host(mode: str) -> Host:
+    """Return the facts about this host that findings rest on, and the hook mode of the trace."""
     sysctls = {}
     for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
         text = _first_line(Path("/proc/sys/net/ipv4") / name)
         if text.isdigit():
             sysctls[name] = int(text)
-    return Host(name=platform.node(), kernel=platform.release(), sysctls=sysctls)
+    return Host(name=platform.node(), kernel=platform.release(), mode=mode, sysctls=sysctls)
 
 
 def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:
@@ -205,10 +223,12 @@ def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:
 def notes(options: TraceOptions, missing: Sequence[str], counters: Counters) -> tuple[str, ...]:
     """Return what limits the trust in a trace besides losses, in plain sentences."""
     found = [f"Not available on this host: {cost}." for cost in sorted(set(missing))]
+    found += options.notes
     if not options.targeted:
         found.append(
             "The whole host was traced: holds before the kernel's connect (places user and "
-            "gate) show only with --pid, --comm, --uid, --cgroup or -- COMMAND."
+            "gate) show only with --pid, --comm, --uid, --cgroup, --container, --netns or "
+            "-- COMMAND."
         )
     for count, what in (
         (counters.attempts_full, f"attempts found all {options.max_attempts} places to follow "
@@ -217,6 +237,7 @@ def notes(options: TraceOptions, missing: Sequence[str], counters: Counters) -> 
         (counters.threads_full, "sleeps of threads could not be followed: too many threads"),
         (counters.targets_full, "children could not be followed: too many processes"),
         (counters.stacks_lost, "kernel stacks could not be stored"),
+        (counters.returns_missed, "returns of the kernel's own connect or accept were not seen"),
     ):  # fmt: skip
         if count:
             found.append(f"{count} {what}.")

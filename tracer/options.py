@@ -21,6 +21,11 @@ class TraceOptions:
     local_ports: frozenset[int] = frozenset()
     family: int = 0  # AF_INET, AF_INET6, or 0 for both
     cgroups: tuple[str, ...] = ()  # paths in the cgroup v2 tree
+    pids_called: str = ""  # how `pids` were chosen, when not by their numbers: "netns blue"
+    cgroups_called: str = ""  # the same of `cgroups`: "container web"
+    netns: frozenset[int] = frozenset()  # `pids` are all processes of these network namespaces
+    notes: tuple[str, ...] = ()  # what such a choice leaves out, in plain sentences
+    mode: str = ""  # hook mode, one of hooks.MODES; "": the best that works
     pages: int = 0  # of the perf buffer, per CPU; a power of two; 0: as many as are reasonable
     max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
     extra_flags: tuple[str, ...] = field(default=())
@@ -44,13 +49,14 @@ class TraceOptions:
     def describe(self) -> str:
         """Return the filter in words, "" when everything is traced."""
         parts = [
-            _words("pid", sorted(self.pids), " and children" if self.follow_children else ""),
+            self.pids_called
+            or _words("pid", sorted(self.pids), " and children" if self.follow_children else ""),
             _words("comm", sorted(self.comms)),
             _words("uid", sorted(self.uids)),
             _words("remote port", sorted(self.remote_ports)),
             _words("local port", sorted(self.local_ports)),
             {AF_INET: "IPv4", AF_INET6: "IPv6"}.get(self.family, ""),
-            _words("cgroup", list(self.cgroups)),
+            self.cgroups_called or _words("cgroup", list(self.cgroups)),
         ]
         return ", ".join(part for part in parts if part)
 

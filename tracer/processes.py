@@ -7,24 +7,31 @@ import contextlib
 import os
 import pwd
 import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from porttrace.tracer.containers import Container, container_of, paths_of, unit_of
 from porttrace.tracer.elf import defines
 from porttrace.tracer.facts import Process
 
-# Docker, containerd, CRI-O, podman and Kubernetes name a cgroup after the container's id.
-# conmon stands outside of the container that it watches.
-_CONTAINER = re.compile(r"(?:^|[/:-])(?<!conmon-)([0-9a-f]{64})(?:\.scope)?(?:/|$)")
+_PROC = Path("/proc")
 _CMDLINE_LIMIT = 4096
 
 
-def read_process(pid: int, proc: Path = Path("/proc")) -> Process:
-    """Return what is known of process `pid`; empty fields where it is gone already."""
+def read_process(
+    pid: int, proc: Path = _PROC, name_of: Callable[[Container], str] | None = None
+) -> Process:
+    """Return what is known of process `pid`; empty fields where it is gone already.
+
+    `name_of` says what a container's runtime calls it; without it only the path tells.
+    """
     base = proc / str(pid)
     status = _status(base)
     uid = int(status.get("Uid", "0").split()[0])
-    cgroup = _cgroup(base)
-    container = _CONTAINER.search(cgroup)
+    paths = paths_of(_text(base / "cgroup"))
+    container = container_of(paths)
     return Process(
         pid=pid,
         ppid=int(status.get("PPid", "0")),
@@ -33,16 +40,65 @@ def read_process(pid: int, proc: Path = Path("/proc")) -> Process:
         cmdline=_text(base / "cmdline").rstrip("\0").replace("\0", " "),
         uid=uid,
         user=user_name(uid),
-        cgroup=cgroup,
-        container=container[1][:12] if container else "",
+        cgroup=_cgroup(paths),
+        container=container.short if container else "",
+        container_name=_called(container, paths, name_of),
+        ns_pid=_innermost(status),
         netns=_inode(base / "ns" / "net"),
         preloads=preloaded(base),
     )
 
 
+def placed(
+    process: Process, cgroup: str, name_of: Callable[[Container], str] | None = None
+) -> Process:
+    """Return a process that was gone before it could be read, with what its control group tells."""
+    container = container_of([cgroup])
+    return replace(
+        process,
+        cgroup=cgroup,
+        container=container.short if container else "",
+        container_name=_called(container, [cgroup], name_of),
+    )
+
+
+def _called(
+    container: Container | None, paths: list[str], name_of: Callable[[Container], str] | None
+) -> str:
+    if container is None:
+        return unit_of(paths)[0]
+    return name_of(container) if name_of else container.name
+
+
+def _innermost(status: dict[str, str]) -> int:
+    # One number for each pid namespace, the host's first.
+    numbers = status.get("NSpid", "").split()
+    return int(numbers[-1]) if len(numbers) > 1 else 0
+
+
+def container(pid: int, proc: Path = _PROC) -> Container | None:
+    """Return the container that process `pid` is in, None where there is none or it is gone."""
+    return container_of(paths_of(_text(proc / str(pid) / "cgroup")))
+
+
+def unit(pid: int, proc: Path = _PROC) -> tuple[str, str]:
+    """Return the systemd service that process `pid` is in, and its control group; else ""."""
+    return unit_of(paths_of(_text(proc / str(pid) / "cgroup")))
+
+
+def all_pids(proc: Path = _PROC) -> Iterator[int]:
+    """Yield the processes that are there."""
+    yield from (int(name) for name in os.listdir(proc) if name.isdigit())
+
+
+def called_inside(number: int, proc: Path = _PROC) -> list[int]:
+    """Return the processes that have this pid in a pid namespace of their own."""
+    return [pid for pid in all_pids(proc) if _innermost(_status(proc / str(pid))) == number]
+
+
 def netns(pid: int) -> int:
     """Return the number of a process's network namespace, 0 when it cannot be read."""
-    return _inode(Path("/proc") / str(pid) / "ns" / "net")
+    return _inode(_PROC / str(pid) / "ns" / "net")
 
 
 def user_name(uid: int) -> str:
@@ -55,14 +111,14 @@ def user_name(uid: int) -> str:
 
 def exists(pid: int) -> bool:
     """Return whether a process (not just a thread) of that number is there and alive."""
-    status = _status(Path("/proc") / str(pid))
+    status = _status(_PROC / str(pid))
     # A zombie has closed its sockets: it waits for its parent only.
     return status.get("Tgid") == str(pid) and not status.get("State", "").startswith(("Z", "X"))
 
 
 def thread_group(tid: int) -> int:
     """Return the process that a thread belongs to, 0 when there is no such thread."""
-    return int(_status(Path("/proc") / str(tid)).get("Tgid", "0"))
+    return int(_status(_PROC / str(tid)).get("Tgid", "0"))
 
 
 def preloaded(base: Path) -> tuple[str, ...]:
@@ -70,7 +126,7 @@ def preloaded(base: Path) -> tuple[str, ...]:
     and that define connect(), as they are mapped in the process under `base`."""
     asked = _text(base / "environ").split("\0")
     names = [item.partition("=")[2] for item in asked if item.startswith("LD_PRELOAD=")]
-    names.append(_text(base / "root" / "etc" / "ld.so.preload"))
+    names.append(_text_of_theirs(base / "root" / "etc" / "ld.so.preload"))
     wanted = {name for text in names for name in re.split(r"[\s:]+", text) if name}
     if not wanted:
         return ()
@@ -102,6 +158,19 @@ def _text(path: Path) -> str:
         return ""
 
 
+def _text_of_theirs(path: Path) -> str:
+    # In a tree of somebody else: looked at before it is opened, since opening a pipe waits for a
+    # writer, and opening a device may do anything.
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return _text(Path(f"/proc/self/fd/{handle}"))
+        finally:
+            os.close(handle)
+    return ""
+
+
 def _lines(path: Path) -> list[str]:
     # Not splitlines(): the kernel escapes newlines in names, but no other separator.
     return _text(path).split("\n")
@@ -124,9 +193,6 @@ def _status(base: Path) -> dict[str, str]:
     return {key: value.strip() for key, value in pairs}
 
 
-def _cgroup(base: Path) -> str:
-    # The v2 line ("0::/path"); on a hybrid host without one, the longest path of v1.
-    paths = [line.split(":", 2) for line in _lines(base / "cgroup")]
-    unified = [parts[2] for parts in paths if len(parts) == 3 and parts[0] == "0"]
-    others = [parts[2] for parts in paths if len(parts) == 3]
-    return unified[0] if unified and unified[0] != "/" else max(others, key=len, default="")
+def _cgroup(paths: list[str]) -> str:
+    # That of v2, which comes first; on a hybrid host without one, the longest path of v1.
+    return paths[0] if paths and paths[0] != "/" else max(paths, key=len, default="")

@@ -10,6 +10,7 @@ import os
 import numpy as np
 
 from porttrace.tracer import processes, sockets
+from porttrace.tracer.cgroups import pids_below
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType
 from porttrace.tracer.options import TraceOptions
@@ -21,7 +22,8 @@ Connecting = dict[int, sockets.Connecting]
 
 def in_syn_sent(options: TraceOptions) -> Connecting:
     """Return the sockets in SYN_SENT in the network namespaces of the targets, or in ours."""
-    namespaces = {pid: processes.netns(pid) for pid in options.pids} or {0: 0}
+    targets = _targets(options)
+    namespaces = {0: 0} if targets is None else {pid: processes.netns(pid) for pid in targets}
     found: Connecting = {}
     for pid in {ns: pid for pid, ns in namespaces.items()}.values():
         with contextlib.suppress(PorttraceError):
@@ -36,7 +38,9 @@ def seed(probe: Probe, options: TraceOptions, before: Connecting, start_ns: int)
     now began before, and no START will come.
     """
     old = [each for cookie, each in in_syn_sent(options).items() if cookie in before]
-    owners = sockets.owners({each.inode for each in old}, options.pids)
+    targets = _targets(options)
+    owners = sockets.owners({each.inode for each in old}, targets or frozenset())
+    old = [each for each in old if targets is None or owners.get(each.inode, 0) in targets]
     wanted = [each for each in old if _wanted(options, each, owners.get(each.inode, 0))]
     events = np.zeros(len(wanted), EVENT)
     for index, (event, each) in enumerate(zip(events, wanted, strict=True)):
@@ -52,10 +56,17 @@ def seed(probe: Probe, options: TraceOptions, before: Connecting, start_ns: int)
     return events
 
 
+def _targets(options: TraceOptions) -> frozenset[int] | None:
+    # The processes whose sockets count, None for all.
+    inside = frozenset[int]().union(*map(pids_below, options.cgroups))
+    if options.pids and options.cgroups:
+        return options.pids & inside
+    return inside if options.cgroups else options.pids or None
+
+
 def _wanted(options: TraceOptions, each: sockets.Connecting, pid: int) -> bool:
     return (
-        (not options.pids or pid in options.pids)
-        and (not options.uids or each.uid in options.uids)
+        (not options.uids or each.uid in options.uids)
         and options.wants_peer(each.daddr, each.dport)
         and (not options.local_ports or each.sport in options.local_ports)
         and (not options.comms or processes.read_process(pid).comm in options.comms)

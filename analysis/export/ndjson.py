@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator
 
+import numpy as np
+
 from porttrace.analysis.model import Trace
 from porttrace.analysis.render.report import attempt_json
 
@@ -13,6 +15,9 @@ def ndjson(trace: Trace) -> Iterator[bytes]:
     """Yield the lines of all attempts of `trace`, in the order of their first marks."""
     for at in range(0, len(trace.attempts), _CHUNK):
         rows = trace.attempts[at : at + _CHUNK]
-        yield "".join(
-            json.dumps({"type": "attempt", **attempt_json(row)}) + "\n" for row in rows
-        ).encode()
+        yield "".join(_line(trace, row) for row in rows).encode()
+
+
+def _line(trace: Trace, row: np.void) -> str:
+    known = trace.processes.get(int(row["pid"]))
+    return json.dumps({"type": "attempt", **attempt_json(row, known)}) + "\n"

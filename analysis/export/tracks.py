@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from porttrace.analysis import names
 from porttrace.analysis.export.protobuf import integer, message, string
 from porttrace.analysis.model import Process
 from porttrace.analysis.tables import text
@@ -38,7 +39,8 @@ class Tracks:
     def process(self, pid: int) -> int:
         """Return the track of a process."""
         known = self._processes.get(pid)
-        name = string(6, text(known.comm)) if known and known.comm else b""
+        called = " ".join(filter(None, (names.inside(known), known.comm))) if known else ""
+        name = string(6, text(called)) if called else b""
         return self._track(("process", pid), 0, message(3, integer(1, pid) + name))
 
     def thread(self, pid: int, tid: int, lane: int, comm: str) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.groups import Group
-from porttrace.analysis.model import Outcome, Party, Suspect, Trace, start_ns
+from porttrace.analysis.model import Outcome, Party, Process, Suspect, Trace, start_ns
 from porttrace.analysis.timeline import measure, union
 
 NAMED = 100
@@ -16,6 +16,7 @@ NAMED = 100
 def party(trace: Trace, row: int, wait_ns: int) -> Party:
     """Return attempt number `row` of the trace as a party that waited `wait_ns`."""
     attempt = trace.attempts[row]
+    known = trace.processes.get(int(attempt["pid"]), Process(0))
     return Party(
         attempt_id=int(attempt["attempt_id"]),
         pid=int(attempt["pid"]),
@@ -25,6 +26,9 @@ def party(trace: Trace, row: int, wait_ns: int) -> Party:
         outcome=Outcome(int(attempt["outcome"])).name,
         wait_s=wait_ns / 1e9,
         start_ns=int(start_ns(trace.attempts[row : row + 1])[0]),
+        container=known.container,
+        container_name=known.container_name,
+        ns_pid=known.ns_pid,
     )
 
 

@@ -49,6 +49,16 @@ def clipped(text: str, width: int) -> str:
     return shown[: sum(1 for _ in itertools.takewhile(lambda n: n < width, used))] + "~"
 
 
+def ending(text: str, width: int) -> str:
+    """Return the end of `printable(text)` in `width` columns, with a ~ where something was cut."""
+    shown = printable(text)
+    if columns(shown) <= width:
+        return shown
+    used = itertools.accumulate(map(_columns, reversed(shown)))
+    kept = sum(1 for _ in itertools.takewhile(lambda n: n < width, used))
+    return "~" + shown[len(shown) - kept :]
+
+
 def padded(text: str, width: int) -> str:
     """Return `clipped(text, width)` filled up with spaces to `width` columns."""
     shown = clipped(text, width)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Trace
+from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Trace
 from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
@@ -71,21 +71,32 @@ def finding_json(finding: Finding) -> dict[str, Any]:
             **finding.evidence,
             "hypotheses": [vars(hypothesis) for hypothesis in finding.hypotheses],
         },
-        "victims": [vars(party) for party in finding.victims],
-        "blockers": [vars(party) for party in finding.blockers],
+        "victims": [_party(party) for party in finding.victims],
+        "blockers": [_party(party) for party in finding.blockers],
         "suspects": [vars(suspect) for suspect in finding.suspects],
         "advice": finding.advice,
     }
     return {key: _plain(value) for key, value in values.items()}
 
 
-def attempt_json(row: np.void) -> dict[str, Any]:
-    """Return one ATTEMPT row as plain values; marks that are not there are null."""
+def _party(party: Party) -> dict[str, Any]:
+    return {**vars(party), "ns_pid": party.ns_pid or None}
+
+
+def attempt_json(row: np.void, known: Process | None = None) -> dict[str, Any]:
+    """Return one ATTEMPT row as plain values; marks that are not there are null.
+
+    `known` is its process: it tells of the container.
+    """
+    known = known or Process(0)
     return {
         "attempt_id": int(row["attempt_id"]),
         "pid": int(row["pid"]),
         "tid": int(row["tid"]),
         "comm": _plain(names.comm(row)),
+        "container": _plain(known.container),
+        "container_name": _plain(known.container_name),
+        "ns_pid": known.ns_pid or None,
         "uid": int(row["uid"]),
         "family": 4 if row["family"] == 2 else 6,
         "saddr": names.address(row["saddr"].tobytes()).strip("[]"),

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Suspect, Trace
+from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Suspect, Trace
+from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
-from porttrace.analysis.render.escape import padded, printable
+from porttrace.analysis.render.escape import printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.stacks import telling
 
 _NAME = 15  # the kernel's names are 15 characters
-_LONG = 41  # columns that a destination may take before it shortens the name
+_SHARED = 36  # columns that the name and the destination share in a line of 80
+_MOST = 20  # more of them that a long destination or container may take
 # Below the limit a length of time is shown in the unit, with so many decimals.
 _UNITS = (
     (999.5e3, 1e3, 0, "us"),
@@ -33,15 +35,22 @@ def live_header() -> str:
     return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "TOOK")
 
 
-def _line(*cells: str) -> str:
+def _line(*cells: str, known: Process | None = None) -> str:
     time, pid, comm, where, outcome, held, took = cells
-    # The longest IPv6 destinations take their place from the name, to stay within 100 columns.
-    name = padded(comm, _NAME - max(0, len(where) - _LONG))
-    return f"{time:>8} {pid:>7} {name} {where:<21} {outcome:<11} {held:>6} {took:>6}".rstrip()
+    inside = names.inside(known)
+    # The longest IPv6 destinations take their place from the name, to stay within 100 columns; a
+    # container takes it from the blanks behind the destination first.
+    wanted = max(_NAME, who.width(inside, comm)) if inside else _NAME
+    width = min(wanted, _SHARED + _MOST - len(where))
+    name, there = who.called(inside, comm, width), where.ljust(_SHARED - width)
+    return f"{time:>8} {pid:>7} {name} {there} {outcome:<11} {held:>6} {took:>6}".rstrip()
 
 
-def attempt_line(row: np.void, time: str) -> str:
-    """Return the line of one ATTEMPT row that ended at `time`: how, held how long, SYN to end."""
+def attempt_line(row: np.void, time: str, known: Process | None = None) -> str:
+    """Return the line of one ATTEMPT row that ended at `time`: how, held how long, SYN to end.
+
+    `known` is its process: in a container the line says so, as `web[7] curl`.
+    """
     outcome = Outcome(int(row["outcome"])).name
     end_ns = int(row["end_ns"])
     held_ns = _held_ns(row)
@@ -54,6 +63,7 @@ def attempt_line(row: np.void, time: str) -> str:
         outcome,
         short(held_ns),
         short(took_ns),
+        known=known,
     )
 
 
@@ -63,7 +73,13 @@ def _held_ns(row: np.void) -> int:
     return until - begin if begin and until else 0
 
 
-def pending_line(row: np.void, now_ns: int, time: str, frames: tuple[str, ...] = ()) -> str:
+def pending_line(
+    row: np.void,
+    now_ns: int,
+    time: str,
+    frames: tuple[str, ...] = (),
+    known: Process | None = None,
+) -> str:
     """Return the line of an attempt that is not over: where it stands, and since when.
 
     With the kernel stack of a held one (`frames`, innermost first) a second line names the
@@ -78,7 +94,7 @@ def pending_line(row: np.void, now_ns: int, time: str, frames: tuple[str, ...] =
     held, took = (held, took + "+") if took else (held + "+", "")
     cells = time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
     inside = "" if row["syn_ns"] else ", called by ".join(telling(frames)[:2])
-    return _line(*cells) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
+    return _line(*cells, known=known) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
 
 
 def short(ns: float) -> str:
@@ -119,15 +135,20 @@ def _trust(trace: Trace) -> Iterator[str]:
 def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
     """Yield the process table, the busiest processes first, at most `most` of them."""
     table = summary.process_table(trace)
+    rows = table.head(most).to_dict("records")
+    inside = {row["pid"]: names.inside(trace.processes.get(row["pid"])) for row in rows}
+    wide = [who.width(inside[row["pid"]], row["comm"]) for row in rows if inside[row["pid"]]]
+    width = min(max([_NAME, *wide]), _NAME + _MOST)
     yield (
-        f"{'PID':>7} {'PROCESS':<15} {'TOTAL':>5} {'OK':>5} {'FAILED':>6} {'FLIGHT':>6} "
+        f"{'PID':>7} {'PROCESS':<{width}} {'TOTAL':>5} {'OK':>5} {'FAILED':>6} {'FLIGHT':>6} "
         f"{'DEMAND':>6} {'WORST':>5} {'P50':>5} {'P95':>5} {'P99':>5}"
     )
-    for row in table.head(most).to_dict("records"):
+    for row in rows:
         ok = row.get("established", 0)
         open_now = row.get("pending", 0)
         yield (
-            f"{row['pid']:>7} {padded(row['comm'], _NAME)} {_few(row['attempts']):>5} "
+            f"{row['pid']:>7} {who.called(inside[row['pid']], row['comm'], width)} "
+            f"{_few(row['attempts']):>5} "
             f"{_few(ok):>5} {_few(row['attempts'] - ok - open_now):>6} "
             f"{_few(row['max_in_flight']):>6} {_few(row['max_demand']):>6} "
             f"{short(row['worst_wait_ns']):>5} {short(row['p50_ns']):>5} "
@@ -218,8 +239,9 @@ def _section(title: str, lines: Iterable[str], total: int = 0) -> str:
 
 def _party(party: Party) -> str:
     thread = f" thread {party.comm}" if party.comm else ""
+    numbers = filter(None, (f"pid {party.pid}", names.inside(party), f"tid {party.tid}"))
     return (
-        f"{party.wait_s:.3f} s: {party.destination},{thread} (pid {party.pid}, tid {party.tid}), "
+        f"{party.wait_s:.3f} s: {party.destination},{thread} ({', '.join(numbers)}), "
         f"{party.outcome}"
     )
 

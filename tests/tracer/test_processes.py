@@ -45,6 +45,7 @@ def test_a_whole_process(tmp_path: Path) -> None:
         user=user_name(33),
         cgroup="/system.slice/agent.service",
         netns=(base / "ns" / "net").stat().st_ino,
+        container_name="agent.service",
     )
 
 

@@ -190,6 +190,8 @@ def _processes(trace: Trace) -> dict[str, Any]:
     for row in rows:
         known = trace.processes.get(int(row["pid"]))
         row["user"] = known.user if known else ""
+        row["inside"] = names.inside(known)
+        row["container"] = known.container if known else ""
     return {"processes": rows, "processes_left_out": len(table) - len(rows)}
 
 

@@ -166,6 +166,9 @@ def test_a_finding_in_full() -> None:
         "outcome": "established",
         "wait_s": None,
         "start_ns": S,
+        "container": "",
+        "container_name": "",
+        "ns_pid": None,
     }
     assert told["suspects"] == [
         {

@@ -48,6 +48,7 @@ function whoOf(i) {
     ["thread", threadOf(i)],
     ["tid", A.tid[i] ? String(A.tid[i]) : ""],
     ["process", processName(A.pid[i])],
+    ["container", (PROCESSES.get(A.pid[i]) || {}).container],
     ["source port", A.sport[i] ? String(A.sport[i]) : ""],
     ["blocking", { 1: "yes", 0: "no" }[A.blocking[i]]],
     ["origin", DATA.origin_names[A.origin[i]]],

@@ -25,10 +25,11 @@ const destinationOf = (i) => A.destinations[A.destination[i]];
 
 const PROCESSES = new Map(DATA.processes.map((row) => [row.pid, row]));
 
-/** `website (pid 12)`, or the number alone where no name is known. */
+/** `website (pid 12)`, in a container `website (pid 12, web[7])`; the numbers alone without a name. */
 function processName(pid) {
   const known = PROCESSES.get(pid);
-  return known && known.comm ? `${known.comm} (pid ${pid})` : `pid ${pid}`;
+  const numbers = known && known.inside ? `pid ${pid}, ${known.inside}` : `pid ${pid}`;
+  return known && known.comm ? `${known.comm} (${numbers})` : numbers;
 }
 
 // By process, those that matter first, and then by time, as the data are.

@@ -1,0 +1,82 @@
+"""The namespaces of processes: is our own view of pids the kernel's, and who is in which network.
+
+The kernel's events carry the pids of the host's pid namespace. Where /proc shows another one,
+none of them would be found, so `require_host_pids` refuses instead of showing nothing.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+from pathlib import Path
+
+from porttrace.tracer import processes
+from porttrace.tracer.errors import TargetError, UnsupportedError
+
+# The first pid namespace has this number on every kernel: PROC_PID_INIT_INO of proc_ns.h
+_HOST_PIDS = 0xEFFFFFFC
+_NAMED = Path("/run/netns")  # where `ip netns add` keeps them
+_NS_GET_NSTYPE = 0xB703  # ioctl of <linux/nsfs.h>
+_CLONE_NEWNET = 0x40000000
+
+NO_HOST_PIDS = (
+    "porttrace runs in a pid namespace of its own, where processes have other numbers than the "
+    "kernel reports"
+)
+NO_HOST_PIDS_HINT = (
+    "start the container with --pid=host (Kubernetes: hostPID: true), or run porttrace on the "
+    "host; docs/containers.md lists all that it needs there"
+)
+
+
+def sees_host_pids(root: Path = Path("/")) -> bool | None:
+    """Return whether /proc shows the pids of the host; None where that cannot be told."""
+    with contextlib.suppress(OSError):
+        match = re.fullmatch(r"pid:\[(\d+)\]", os.readlink(root / "proc/self/ns/pid"))
+        if match:
+            return int(match[1]) == _HOST_PIDS
+    return None
+
+
+def require_host_pids(root: Path = Path("/")) -> None:
+    """Raise UnsupportedError where the pids of the kernel's events mean nothing in our /proc."""
+    if sees_host_pids(root) is False:
+        raise UnsupportedError(NO_HOST_PIDS, NO_HOST_PIDS_HINT)
+
+
+def find_netns(word: str) -> int:
+    """Return the number (inode) of a network namespace, given by name, path or pid.
+
+    Names are those of `ip netns`; digits are a pid where there is no such name.
+    Raises TargetError.
+    """
+    number = _netns_number(_netns_path(word))
+    if number:
+        return number
+    raise TargetError(
+        f"there is no network namespace {word}",
+        "name one of 'ip netns list', a pid, or a path such as /proc/PID/ns/net",
+    )
+
+
+def _netns_path(word: str) -> Path:
+    if "/" in word:
+        return Path(word)
+    named = _NAMED / word
+    return Path(f"/proc/{word}/ns/net") if word.isdecimal() and not named.exists() else named
+
+
+def _netns_number(path: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in it
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if fcntl.ioctl(handle, _NS_GET_NSTYPE) == _CLONE_NEWNET:
+                return os.fstat(handle).st_ino
+        finally:
+            os.close(handle)
+    return 0
+
+
+def pids_in_netns(number: int) -> frozenset[int]:
+    """Return the processes that are in network namespace `number` (inode) now."""
+    return frozenset(pid for pid in processes.all_pids() if processes.netns(pid) == number)
