@@ -20,7 +20,7 @@ GRACE_NS = 20_000_000
 # A call that ended and has not returned for so long: its RETURN was lost.
 RETURN_NS = 60_000_000_000
 # Without FLAG_SLEPT (scheduler not watched) a call that took this long was blocking.
-_BLOCKED_NS = 10_000_000
+_BLOCKED_NS = 100_000_000
 _NEVER = np.iinfo(np.int64).max
 _TCP_CLOSE = 7
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -303,7 +303,8 @@ def _set_blocking(rows: Attempts, groups: _Groups, first_return: _Index) -> None
     known = (first_return >= 0) & (rows["syn_ns"] > 0) & _by_call(rows)
     rows["blocking"] = np.where(known, np.where(in_progress, 0, 1), -1)
     # Still inside the call after a while: nothing returned at once.
-    rows["blocking"][rows["origin"] == Origin.fastopen] = 0
+    deferred = (rows["origin"] == Origin.fastopen) & (rows["fd"] >= 0)  # by TCP_FASTOPEN_CONNECT
+    rows["blocking"][deferred] = 0
 
 
 def _set_outcome(

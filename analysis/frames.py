@@ -14,7 +14,10 @@ from porttrace.analysis import concurrency, ladder, names
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import Attempts, Origin, Outcome, Process, Trace, start_ns
 
-_MARKS = ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns")
+_MARKS = (
+    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "kernel_return_ns", "end_ns",
+    "return_ns",
+)  # fmt: skip
 _AS_THEY_ARE = (
     "attempt_id", "pid", "tid", "uid", "cgroup", "fd", "sport", "dport", "errno",
     "retransmits", "in_flight_at_start", "demand_at_start", "complete",

@@ -69,6 +69,13 @@ class Recording:
         return attempts_table(self.trace)
 
     @cached_property
+    def accepts(self) -> "pd.DataFrame":
+        """One row per connection that was accepted, see `tables.accepts`; reads the file again."""
+        from porttrace.analysis.tables import accepts
+
+        return accepts(self.events)
+
+    @cached_property
     def binds(self) -> "pd.DataFrame":
         """Empty, with its columns: binds are not traced yet."""
         from porttrace.analysis.frames import binds_table

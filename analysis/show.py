@@ -154,6 +154,24 @@ def event_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
         )
 
 
+def accept_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of `tables.accepts`; times since `start_ns`."""
+    peer = max([11, *(len(word) for word in _words(frame["peer"]))])
+    where = max([11, *(len(word) for word in _words(frame["listener"]))])
+    name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
+    name = max(_SHORTEST_NAME, min(name, 15, _MOST - 34 - peer - where))
+    yield (
+        f"{'TIME':>8} {'PID':>7} {'THREAD':<{name}} {'LISTENER':<{where}} {'PEER':<{peer}} "
+        f"{'QUEUED':>6} {'WAITED':>6}"
+    )
+    for row in _rows(frame):
+        queued = "" if pd.isna(row.queued_ns) else short(int(row.queued_ns))
+        yield (
+            f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
+            f"{row.listener:<{where}} {row.peer:<{peer}} {queued:>6} {short(row.waited_ns):>6}"
+        )
+
+
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
     """Yield a heading and a line for each row of a concurrency table, times since `start_ns`."""
     width = max([columns(printable(word)) for word in frame["name"].unique()], default=0)

@@ -15,11 +15,11 @@ from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, scope_keys
 from porttrace.analysis.frames import attempts_table, concurrency_table
 from porttrace.analysis.model import Trace, start_ns
-from porttrace.tracer.event import Events, EventType, Flag
+from porttrace.tracer.event import Events, EventType, Flag, Origin
 
 _AF_INET = 2
 _NUMBERS = ("pid", "tid", "uid", "peer_pid", "in_flight", "error", "fd", "cpu")
-_TIMES = ("start_ns", "call_ns", "gate_ns", "sleep_ns")
+_TIMES = ("start_ns", "call_ns", "gate_ns", "sleep_ns", "kernel_ns", "kernel_return_ns")
 
 
 def attempts(trace: Trace) -> pd.DataFrame:
@@ -70,6 +70,38 @@ def events(records: Events) -> pd.DataFrame:
             **{name: _optional(records[name]) for name in _TIMES},
             "gate_stack": records["gate_stack"],
             "connect_stack": records["connect_stack"],
+            "origin": _categories(records["origin"], lambda way: Origin(way).name.lower()),
+        }
+    )
+
+
+def accepts(records: Events) -> pd.DataFrame:
+    """Return one row per connection that accept(2) took, in the order of `records`.
+
+    Columns: time_ns (accepted), pid, tid, comm, uid, family (4 or 6), listener and peer (as
+    `192.0.2.2:389`), lport, dport (the peer's), daddr, established_ns (<NA> where that was not
+    seen), queued_ns (from established to accepted), waited_ns (how long accept(2) stood in the
+    kernel). Recordings of the hook mode `tracepoint` have no such row.
+    """
+    rows = records[records["type"] == EventType.ACCEPT]
+    saddr, daddr = (_packed(rows[end], _address) for end in ("saddr", "daddr"))
+    accepted, established = rows["time_ns"].astype(np.int64), _optional(rows["start_ns"])
+    return pd.DataFrame(
+        {
+            "time_ns": accepted,
+            "pid": rows["pid"],
+            "tid": rows["tid"],
+            "comm": _packed(rows["comm"], _name),
+            "uid": rows["uid"],
+            "family": np.where(rows["family"] == _AF_INET, 4, 6).astype(np.uint8),
+            "listener": _destinations(saddr, rows["sport"]),
+            "lport": rows["sport"],
+            "peer": _destinations(daddr, rows["dport"]),
+            "daddr": daddr,
+            "dport": rows["dport"],
+            "established_ns": established,
+            "queued_ns": pd.Series(accepted, dtype="Int64") - pd.Series(established),
+            "waited_ns": pd.Series(accepted, dtype="Int64") - _optional(rows["call_ns"]),
         }
     )
 

@@ -47,7 +47,7 @@ _FILTERS = (
 
 @click.command(name="show")
 @click.argument("file", type=click.Path(allow_dash=True))
-@click.argument("table", type=click.Choice(("attempts", "events", "concurrency")))
+@click.argument("table", type=click.Choice(("attempts", "accepts", "events", "concurrency")))
 @_filters
 @click.option("--scope", type=click.Choice(SCOPES), metavar="SCOPE",
               help=f"Whom concurrency counts: {', '.join(SCOPES)}.")  # fmt: skip
@@ -67,7 +67,7 @@ def show(
     as_csv: bool,
     **chosen: Any,
 ) -> None:
-    """Print a table of a recording: attempts, events, or how many were open at once.
+    """Print a table of a recording: attempts, accepts, events, or how many were open at once.
 
     FILE is what 'porttrace record -o FILE' wrote, or - for standard input. Filters choose
     attempts, also those that concurrency counts. Times are seconds since the recording began,
@@ -81,10 +81,12 @@ def show(
     """
     wanted = _filter(**chosen)
     _check(table, wanted, scope, as_json and as_csv)
-    if table == "events" and file == "-":
-        raise click.UsageError("events are read in a second pass; name a file instead of -.")
+    if table in _FROM_EVENTS and file == "-":
+        raise click.UsageError(f"{table} are read in a second pass; name a file instead of -.")
     recording = load(file)
     say_incomplete(recording)
+    if table == "accepts" and recording.header.host.mode == "tracepoint":
+        click.echo(_NO_ACCEPTS, err=True)
     frame = _frame(recording, table, wanted, scope or "process")
     frame = rows.ordered(frame, sort, reverse, limit)
     if as_csv:
@@ -95,9 +97,15 @@ def show(
     _print(lines)
 
 
-_ROW = {"attempts": "attempt", "events": "event", "concurrency": "concurrency"}
+_NO_ACCEPTS = (
+    "note: recorded in tracepoint mode, which does not see accept(2); 'porttrace doctor' on that "
+    "host tells why no better mode was used."
+)
+_FROM_EVENTS = {"events": tables.events, "accepts": tables.accepts}
+_ROW = {"attempts": "attempt", "accepts": "accept", "events": "event", "concurrency": "concurrency"}
 _LINES: dict[str, Callable[[pd.DataFrame, int], Iterator[str]]] = {
     "attempts": rows.attempt_lines,
+    "accepts": rows.accept_lines,
     "events": rows.event_lines,
     "concurrency": rows.concurrency_lines,
 }
@@ -113,13 +121,17 @@ def _check(table: str, wanted: Filter, scope: str | None, both: bool) -> None:
     if scope and table != "concurrency":
         raise click.UsageError(f"--scope is for concurrency, not for {table}.")
     unknown = [option for name, option in _OF_ATTEMPTS.items() if name in wanted.set_fields()]
-    if table == "events" and unknown:
-        raise click.UsageError(f"{' and '.join(unknown)}: events do not know that; show attempts.")
+    if table in _FROM_EVENTS and unknown:
+        raise click.UsageError(f"{' and '.join(unknown)}: {table} do not know that; show attempts.")
+    if table == "accepts" and wanted.destinations:
+        raise click.UsageError(
+            "--destination: accepts have a peer and a listener; use -P or --pid."
+        )
 
 
 def _frame(recording: Recording, table: str, wanted: Filter, scope: str) -> pd.DataFrame:
-    if table == "events":
-        return rows.chosen(tables.events(recording.events), wanted)
+    if table in _FROM_EVENTS:
+        return rows.chosen(_FROM_EVENTS[table](recording.events), wanted)
     attempts = rows.chosen(tables.attempts(recording.trace), wanted)
     if table == "attempts":
         return attempts

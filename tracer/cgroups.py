@@ -39,12 +39,13 @@ def pids_below(directory: str) -> frozenset[int]:
 def path_of(number: int) -> str:
     """Return the path of the control group with this id (what events carry), as in /proc.
 
-    "" when it is gone, or cannot be asked for: it takes CAP_DAC_READ_SEARCH.
+    "" when it is gone, not in the part of the tree that is mounted here, or cannot be asked for:
+    that takes CAP_DAC_READ_SEARCH.
     """
-    for _, mounted in _trees(_MOUNTS):
+    for root, mounted in _trees(_MOUNTS):
         place = _opened(mounted, number)
         if place == mounted or place.startswith(f"{mounted}/"):
-            return place.removeprefix(mounted) or "/"
+            return root.rstrip("/") + place.removeprefix(mounted) or "/"
     return ""
 
 

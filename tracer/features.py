@@ -36,6 +36,7 @@ CONNECT_CALLS = ("syscalls:sys_enter_connect", "syscalls:sys_exit_connect")
 STATE_CHANGES = "sock:inet_sock_set_state"
 
 _TRACEFS = ("sys/kernel/tracing", "sys/kernel/debug/tracing")
+_STILL = "recordings of other hosts can be read here: 'porttrace report FILE'"
 _INSTALL_BCC = "sudo apt install python3-bpfcc"
 _SEE_BCC = (
     "a virtual environment sees it only when it was made by "
@@ -252,17 +253,19 @@ def require(root: Path = ROOT) -> None:
     if lockdown(root) == "confidentiality":
         raise UnsupportedError(
             "the kernel is locked down to 'confidentiality', which forbids tracing",
-            "boot without lockdown=confidentiality (Secure Boot alone needs only 'integrity')",
+            "boot without lockdown=confidentiality (Secure Boot alone needs only 'integrity'); "
+            + _STILL,
         )
     mount_tracefs(root)
     if not all(has_tracepoint(name, root) for name in CONNECT_CALLS):
         raise UnsupportedError(
             "the kernel has no tracepoints for system calls",
-            "run a kernel built with CONFIG_FTRACE_SYSCALLS, as distributions' kernels are",
+            "run a kernel built with CONFIG_FTRACE_SYSCALLS, as distributions' kernels are; "
+            + _STILL,
         )
     if not has_tracepoint(STATE_CHANGES, root):
         raise UnsupportedError(
-            f"the kernel has no tracepoint {STATE_CHANGES}", "run Linux 4.16 or newer"
+            f"the kernel has no tracepoint {STATE_CHANGES}", f"run Linux 4.16 or newer; {_STILL}"
         )
 
 

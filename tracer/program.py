@@ -122,7 +122,7 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
             ) from None
         program = Program(bpf, mode, flags)
         try:
-            _load_all(program, last_try=_RESULT_AT[-1] in flags)
+            _load_all(program)
         except Refused as refused:
             program.close()
             refused.messages += captured()
@@ -130,7 +130,7 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
     return program
 
 
-def _load_all(program: Program, last_try: bool) -> None:
+def _load_all(program: Program) -> None:
     for hook in hooks_of(program.mode):
         if hook.flag and hook.flag not in program.flags:
             if hook.flag != "-DGATE":
@@ -139,8 +139,7 @@ def _load_all(program: Program, last_try: bool) -> None:
         try:
             program.names[hook] = _load_one(program.bpf, hook)
         except Exception as error:
-            another_way = hook.kind == "fexit" and hook.event == "inet_csk_accept"
-            if not hook.cost or (another_way and not last_try):
+            if not hook.cost or _has_another_way(hook, program.flags):
                 name = hook.program or hook.event
                 raise Refused(
                     f"the program {name} could not be loaded: {error}", "", name
@@ -148,6 +147,13 @@ def _load_all(program: Program, last_try: bool) -> None:
             program.missing.append(hook.cost)
             continue
         program.hooks.append(hook)
+
+
+def _has_another_way(hook: Hook, flags: list[str]) -> bool:
+    # Compiled otherwise, the program may do without what this kernel lacks.
+    if hook.program == "on_switch":
+        return _REGISTERS in flags
+    return hook.kind == "fexit" and hook.event == "inet_csk_accept" and _RESULT_AT[-1] not in flags
 
 
 def _load_one(bpf: Any, hook: Hook) -> str:

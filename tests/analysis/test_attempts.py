@@ -219,7 +219,7 @@ def test_a_send_timeout_is_not_the_end() -> None:
 
 
 def test_without_a_watched_scheduler_a_long_call_was_blocking() -> None:
-    attempt = events().connect().syn_sent().returned(-errno.EINPROGRESS, 50 * MS)
+    attempt = events().connect().syn_sent().returned(-errno.EINPROGRESS, 200 * MS)
     assert row_of(attempt.established())["blocking"] == 1
     assert row_of(events().without_call().syn_sent().established())["blocking"] == -1
 

@@ -87,6 +87,6 @@ int main(int argc, char **argv)
 		return 2;
 	printf("%d\n", go(argv[1], address("127.0.0.1", atoi(argv[2]))));
 	printf("%d\n", go(argv[1], address("127.0.0.1", atoi(argv[3]))));
-	printf("%d\n", go(argv[1], address("192.0.2.1", 80)));
+	printf("%d\n", go(argv[1], address("203.0.113.1", 80)));
 	return 0;
 }

@@ -42,7 +42,7 @@ void _start(void)
 {
 	struct sockaddr_in live = {AF_INET, SWAPPED(LIVE_PORT), {127, 0, 0, 1}, {0}};
 	struct sockaddr_in closed = {AF_INET, SWAPPED(CLOSED_PORT), {127, 0, 0, 1}, {0}};
-	struct sockaddr_in nowhere = {AF_INET, SWAPPED(80), {192, 0, 2, 1}, {0}};
+	struct sockaddr_in nowhere = {AF_INET, SWAPPED(80), {203, 0, 113, 1}, {0}};
 	int wrong = go(&live) != 0;
 
 	wrong |= (go(&closed) != -ECONNREFUSED) << 1;

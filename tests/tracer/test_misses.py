@@ -18,7 +18,7 @@ def test_every_attached_program_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     # GIVEN a trace in which the kernel says that programs were stepped over 3 times
     options = TraceOptions(comms=frozenset(("nobody",)))
     with LiveTrace(options, features.compile_flags()) as live:
-        programs = live.probe._program_fds
+        programs = live.probe._program.program_fds()
         assert len(programs) >= 10 and all(missed(fd) >= 0 for fd in programs)
         live.probe.losses()
         told = iter([3] + [0] * len(programs))
