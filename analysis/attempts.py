@@ -19,7 +19,7 @@ from porttrace.tracer.event import Events, EventType, Flag, no_events
 GRACE_NS = 20_000_000
 # A call that ended and has not returned for so long: its RETURN was lost.
 RETURN_NS = 60_000_000_000
-# Without FLAG_SLEPT (scheduler not watched) a call that took this long was blocking.
+# Where the scheduler was not watched, a call that took this long was blocking.
 _BLOCKED_NS = 100_000_000
 _NEVER = np.iinfo(np.int64).max
 _TCP_CLOSE = 7
@@ -298,7 +298,8 @@ def _set_blocking(rows: Attempts, groups: _Groups, first_return: _Index) -> None
     result = groups.value("error", first_return)
     slept = (groups.value("flags", first_return) & Flag.SLEPT) != 0
     took_ns = groups.value("time_ns", first_return) - rows["syn_ns"]
-    waited = slept | (took_ns >= _BLOCKED_NS)
+    watched = (groups.value("flags", first_return) & Flag.WATCHED) != 0
+    waited = slept | (~watched & (took_ns >= _BLOCKED_NS))
     in_progress = (-result == errno.EINPROGRESS) & ~waited
     known = (first_return >= 0) & (rows["syn_ns"] > 0) & _by_call(rows)
     rows["blocking"] = np.where(known, np.where(in_progress, 0, 1), -1)

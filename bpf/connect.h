@@ -178,7 +178,11 @@ static __always_inline void fill_return(struct event *e, struct call *c)
 	e->connect_stack = c->connect_stack;
 	e->family = c->family;
 	e->dport = c->dport;
+#ifdef GATE
+	e->flags = c->flags | FLAG_WATCHED;
+#else
 	e->flags = c->flags;
+#endif
 	e->kernel_ns = c->kernel_ns;
 	e->kernel_return_ns = c->kernel_return_ns;
 	__builtin_memcpy(e->daddr, c->daddr, ADDR_LEN);

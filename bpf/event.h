@@ -35,6 +35,7 @@ enum event_flag {
 	FLAG_AGAIN = 16,	/* a later connect(2) on a socket already connecting */
 	FLAG_AT_GATE = 32,	/* connect(2) was answered before it entered the kernel proper */
 	FLAG_LAST_THREAD = 64,	/* EXIT: it was the last thread of its process */
+	FLAG_WATCHED = 128,	/* RETURN: without FLAG_SLEPT the caller did not sleep in connect(2) */
 };
 
 enum event_origin {

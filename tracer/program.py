@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from porttrace.tracer.features import find_tracefs
 from porttrace.tracer.hooks import MAX_RETURNS, Hook, hooks_of
+from porttrace.tracer.leftovers import remove_leftovers
 
 # bcc names the programs at a function after it, and since 0.29 also after the module.
 _FUNCTION_PROGRAMS = {
@@ -46,6 +48,9 @@ class Program:
 
     def attach(self) -> None:
         """Attach every hook. Raises Refused when one fails that cannot be spared."""
+        tracefs = find_tracefs() if self.mode == "kprobe" else None
+        if tracefs:
+            remove_leftovers(tracefs)
         for hook in self.hooks:
             with captured_stderr() as captured:
                 try:
