@@ -24,9 +24,9 @@ static __always_inline u32 change_in_flight(u32 pid, int by)
 			in_flight.update(&pid, &one);
 		return by > 0;
 	}
-	if (by > 0)
-		return __sync_fetch_and_add(n, 1) + 1;
-	if (__sync_fetch_and_add(n, -1ULL) <= 1) {
+	/* Atomic, but without its result, which only Linux 5.12 and newer can give. */
+	__sync_fetch_and_add(n, by > 0 ? 1 : -1ULL);
+	if (by < 0 && (s64)*n <= 0) {
 		/*
 		 * A SYN_SENT on another CPU may slip in between: the entry is then
 		 * one short until the process is idle again. The count is a

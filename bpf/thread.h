@@ -12,6 +12,8 @@
 /* Bits of prev_state in the record of sched_switch (include/linux/sched.h). */
 #define EXIT_DEAD 0x10
 #define EXIT_ZOMBIE 0x20
+/* What lies above is TASK_REPORT_MAX: the thread was preempted and would run on. */
+#define TASK_ASLEEP 0xff
 
 struct sockaddr_head {
 	u16 family;
@@ -86,7 +88,7 @@ static __always_inline void thread_off(void *ctx, long prev_state)
 		threads.delete(&tid);
 		return;
 	}
-	if (!prev_state || !wanted_task())
+	if (!(prev_state & TASK_ASLEEP) || !wanted_task())
 		return;
 	c = calls.lookup(&tid);
 	if (c && c->sock)

@@ -10,7 +10,7 @@ import click
 from porttrace.analysis.model import Finding
 from porttrace.cli.child import Child
 from porttrace.cli.live import output_file, trace_live
-from porttrace.cli.options import Duration
+from porttrace.cli.options import Duration, mode_option
 from porttrace.lab import scenarios
 from porttrace.lab.run import run_throttled
 from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle
@@ -71,12 +71,19 @@ def run(throttle: str, slots: int, scope: str, command: tuple[str, ...]) -> int:
 @click.option("--pages", type=click.IntRange(1, 10_000), help="Page views of the web site.")
 @click.option("--threads", type=click.IntRange(1, 1000), help="Threads of the workload.")
 @click.option("--connects", type=click.IntRange(1, 10_000), help="Connects of each thread.")
+@mode_option
 @click.option("--truth", type=click.Path(dir_okay=False), help="Write what really happened here.")
 @click.option("-o", "--output", metavar="FILE", help="Record the trace here, too.")
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 def scenario(
-    name: str, truth: str | None, output: str | None, force: bool, as_json: bool, **chosen: Any
+    name: str,
+    mode: str | None,
+    truth: str | None,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    **chosen: Any,
 ) -> int:
     """Run a whole story: hosts, workload, throttle, trace and verdict.
 
@@ -92,16 +99,20 @@ def scenario(
         # With a file for the exact truth the workload speaks in plain words.
         truth = truth or f"{private}/truth.jsonl"
         prepared = ends.enter_context(scenarios.prepare(name, settings, truth))
-        return _trace(scenarios.find(name), prepared, as_json, parts)
+        return _trace(scenarios.find(name), prepared, mode or "", as_json, parts)
 
 
 def _trace(
-    story: scenarios.Scenario, prepared: scenarios.Prepared, as_json: bool, parts: Parts | None
+    story: scenarios.Scenario,
+    prepared: scenarios.Prepared,
+    mode: str,
+    as_json: bool,
+    parts: Parts | None,
 ) -> int:
     click.echo(f"Story: {prepared.description}.", err=True)
     found: list[Finding] = []
     with Child(prepared.argv, prepared.env, output_to_stderr=as_json) as child:
-        options = TraceOptions(pids=frozenset((child.pid,)), follow_children=True)
+        options = TraceOptions(pids=frozenset((child.pid,)), follow_children=True, mode=mode)
         code = trace_live(options, child, None, as_json, parts=parts, on_end=found.extend)
         if child.status is None:
             return code  # stopped in the middle: the story has not been told

@@ -82,6 +82,13 @@ def filters(command: _F) -> _F:
     return command
 
 
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    help="Hook the kernel in this way only; default: the best that works.",
+)
+"""How to hook the kernel: a keyword argument `mode`, None for the best."""
+
 _FILTERS = (
     click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
                  help="This process; may be given several times."),
@@ -95,8 +102,7 @@ _FILTERS = (
                  help="From these local ports (known only when an attempt ends, unless bound)."),
     click.option("-4", "--ipv4", "ipv4", is_flag=True, help="IPv4 only, also in IPv6 sockets."),
     click.option("-6", "--ipv6", "ipv6", is_flag=True, help="IPv6 only."),
-    click.option("--mode", type=click.Choice(MODES),
-                 help="Hook the kernel in this way only; default: the best that works."),
+    mode_option,
     click.option("--cgroup", "cgroups", multiple=True, metavar="PATH",
                  help="Processes in this cgroup v2 directory or below."),
     click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",

@@ -10,7 +10,7 @@ import pytest
 
 from kernel.random_workload import Step, plan
 from porttrace.tracer.modes import MODES, why_not
-from tracing import trace
+from tracing import read, run, trace
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
@@ -72,6 +72,24 @@ def test_a_random_workload_gives_the_same_table(mode: str) -> None:
         seen[row["comm"]].append((row["daddr"], row["dport"], row["outcome"], row["errno"]))
     assert seen == {name: [told_plan(each) for each in steps] for name, steps in plan().items()}
     assert traced.report["trust"]["complete"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_story_of_the_gate_has_the_same_verdict(mode: str) -> None:
+    if why_not(mode):
+        return
+    # GIVEN the web site under a real throttle at the gate
+    story = ["lab", "scenario", "serialized-logins", "--dead-time", "3s", "--pages", "6"]
+    traced = read(run(*story, "--mode", mode, "--json", timeout_s=240))
+    # THEN every mode says the same: who, where, how many
+    assert traced.code == 0, traced.notes
+    (finding,) = traced.findings("serialized-connects")
+    said = {name: finding[name] for name in ("place", "scope", "slots", "mechanism")}
+    assert said == {"place": "gate", "scope": "process", "slots": 1, "mechanism": "queue"}
+    assert finding["blockers"][0]["destination"] == "192.0.2.66:9100"
+    held = {each["destination"] for each in finding["victims"] if each["wait_s"] > 0.5}
+    assert held == {"192.0.2.2:389"}
+    assert traced.report["trace"]["mode"] == mode
 
 
 def told_plan(step: Step) -> tuple[Any, ...]:
