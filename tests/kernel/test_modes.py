@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kernel.modes_workload import ways_here
 from kernel.random_workload import Step, plan
 from porttrace.tracer.modes import MODES, why_not
 from tracing import read, run, trace
@@ -122,13 +123,15 @@ def attempts_of(mode: str) -> list[tuple[Any, ...]]:
         rows.append(("connect", nowhere, LIVE, None, "unreachable", 101))
     rows.append(("connect", "127.0.0.1", LIVE, True, "established", 0))
     rows.append(("connect", "127.0.0.1", LIVE, True, "no_port", 99))
-    for origin, blocking in (
-        ("io_uring", None),
-        ("io_uring", None),
-        ("fastopen", None),
-        ("connect", True),  # MPTCP: its first subflow, once
-        ("connect", None),  # a 32-bit program
-    ):
+    by = {
+        "io_uring": ("io_uring", None),
+        "io_uring_async": ("io_uring", None),
+        "fastopen": ("fastopen", None),
+        "mptcp": ("connect", True),  # its first subflow, once
+        "32-bit": ("connect", None),
+    }
+    for way in (*ways_here(), "32-bit"):
+        origin, blocking = by[way]
         rows.append((origin, "127.0.0.1", LIVE, blocking, "established", 0))
         rows.append((origin, "127.0.0.1", CLOSED, blocking, "refused", 111))
         # before the SYN, and not by the connect(2) that tracepoints see: needs the better modes
