@@ -16,7 +16,10 @@ from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, T
 from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
-_MARKS = ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns")
+_MARKS = (
+    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "kernel_return_ns", "end_ns",
+    "return_ns",
+)  # fmt: skip
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
