@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from porttrace.analysis.attempts import Open, flush, mark_losses
-from porttrace.analysis.concurrency import at_start
+from porttrace.analysis.concurrency import open_at_start
 from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Outcome, Trace, start_ns
+from porttrace.analysis.rows import in_order
 from porttrace.tracer.event import Events, EventType, Flag
 from porttrace.tracer.facts import Held
 
@@ -21,7 +22,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 def losses_of(events: Events) -> tuple[Loss, ...]:
     """Return the loss records among the events."""
-    lost = events[events["type"] == EventType.LOSS]
+    lost = events[np.flatnonzero(events["type"] == EventType.LOSS)]
     return tuple(
         Loss(int(e["start_ns"]), int(e["time_ns"]), int(e["cpu"]), int(e["in_flight"]))
         for e in lost
@@ -34,8 +35,9 @@ def exits_of(events: Events) -> dict[int, int]:
     Where the kernel does not mark the last thread (sched_process_exit before it had group_dead),
     the main thread's exit stands for that of the process.
     """
-    last = (events["flags"] & Flag.LAST_THREAD) != 0
-    ended = events[(events["type"] == EventType.EXIT) & (last | (events["pid"] == events["tid"]))]
+    exits = events[np.flatnonzero(events["type"] == EventType.EXIT)]
+    last = (exits["flags"] & Flag.LAST_THREAD) != 0
+    ended = exits[last | (exits["pid"] == exits["tid"])]
     ended = ended[np.argsort(ended["time_ns"], kind="stable")]
     return dict(zip(ended["pid"].tolist(), ended["time_ns"].tolist(), strict=True))
 
@@ -67,17 +69,18 @@ def assemble(
     `about` carries everything but the attempts. Rows are sorted by first mark; their
     concurrency columns are filled and those that losses touch are marked.
     """
+    rows = mark_losses(_sorted([*finished, flush(carried, about.losses)], held), about.losses)
+    trace = dataclasses.replace(about, attempts=rows)
+    rows["in_flight_at_start"], rows["demand_at_start"] = open_at_start(trace.columns)
+    return trace
+
+
+def _sorted(parts: list[Attempts], held: Iterable[Held]) -> Attempts:
+    # By first mark, then by id. Rows come in the order of their ids, and held ones get the next.
+    # The parts are taken out of the list as they find their places, or all would be there twice.
+    last_id = max(int(part["attempt_id"].max(initial=0)) for part in parts)
     waiting = held_rows(held)
-    rows = np.concatenate([*finished, flush(carried, about.losses), waiting])
-    rows["attempt_id"][len(rows) - len(waiting) :] = (
-        np.arange(len(waiting)) + 1 + int(rows["attempt_id"].max(initial=0))
-    )
-    rows = mark_losses(_sorted(rows), about.losses)
-    return dataclasses.replace(about, attempts=at_start(rows))
-
-
-def _sorted(rows: Attempts) -> Attempts:
-    # By first mark, then by id. Rows come in the order of their ends: nearly sorted.
-    first = start_ns(rows)
-    order = np.argsort(rows["attempt_id"], kind="stable")
-    return rows[order[np.argsort(first[order], kind="stable")]]
+    waiting["attempt_id"] = np.arange(len(waiting)) + 1 + last_id
+    parts.append(waiting)
+    first = np.concatenate([start_ns(part) for part in parts])
+    return in_order(parts, np.argsort(first, kind="stable"), ATTEMPT)

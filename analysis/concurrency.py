@@ -9,7 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.analysis.model import Attempts, Outcome, Process, start_ns
+from porttrace.analysis.model import Attempts, Columns, Outcome, Process, Table, start_ns
+from porttrace.analysis.pairs import as_numbers
+from porttrace.analysis.rows import copied
 
 SCOPES = ("thread", "destination", "process", "user", "cgroup", "netns", "host")
 """Whom a throttle may count, narrow to wide (a destination is counted across processes)."""
@@ -25,9 +27,7 @@ _LOW, _MAPPED = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF0000)  # of bytes 8 to 15
 _FOREVER = np.iinfo(np.int64).max
 
 
-def scope_keys(
-    attempts: Attempts, scope: str, processes: Mapping[int, Process] | None = None
-) -> Ints:
+def scope_keys(attempts: Table, scope: str, processes: Mapping[int, Process] | None = None) -> Ints:
     """Return for each attempt the key of its `scope`: equal keys are counted together.
 
     The key is the tid, pid, uid, cgroup id, netns inode or 0 (host); for a destination the rank
@@ -47,7 +47,7 @@ def scope_keys(
     return attempts[column].astype(np.int64)
 
 
-def _destination_keys(attempts: Attempts) -> Ints:
+def _destination_keys(attempts: Table) -> Ints:
     halves = np.ascontiguousarray(attempts["daddr"]).view("<u8").reshape(-1, 2)
     port = attempts["dport"].astype(np.uint64)
     if not len(halves):
@@ -61,7 +61,7 @@ def _destination_keys(attempts: Attempts) -> Ints:
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
-def _netns_keys(attempts: Attempts, processes: Mapping[int, Process]) -> Ints:
+def _netns_keys(attempts: Table, processes: Mapping[int, Process]) -> Ints:
     pids, back = np.unique(attempts["pid"], return_inverse=True)
     inodes = [processes[p].netns if p in processes else 0 for p in pids.tolist()]
     return np.array(inodes, np.int64)[back] if len(pids) else np.empty(0, np.int64)
@@ -90,30 +90,34 @@ def steps(scope_key: Ints, starts: Ints, ends: Ints) -> Steps:
     return table
 
 
-def resolved_ns(attempts: Attempts, trace_end: int) -> Ints:
+def resolved_ns(attempts: Table, trace_end: int) -> Ints:
     """Return when each attempt was over (ns): `trace_end` for those still pending."""
-    end = attempts["end_ns"].astype(np.int64)
+    end = _times(attempts, "end_ns")
     # The end of an unknown attempt is lost: it is open as far as its marks prove it, no further.
-    proven = np.maximum(attempts["return_ns"], attempts["syn_ns"]).astype(np.int64)
+    proven = np.maximum(_times(attempts, "return_ns"), _times(attempts, "syn_ns"))
     pending = attempts["outcome"] == Outcome.pending
     return np.where(pending, trace_end, np.where(end > 0, end, proven))
 
 
+def _times(attempts: Table, mark: str) -> Ints:
+    return np.asarray(attempts[mark], np.int64)
+
+
 def in_flight(
-    attempts: Attempts,
+    attempts: Table,
     scope: str,
     trace_end: int,
     processes: Mapping[int, Process] | None = None,
 ) -> Steps:
     """Return the `STEP` rows of sockets in SYN_SENT, over [syn_ns, end_ns)."""
-    keys, sent = scope_keys(attempts, scope, processes), attempts["syn_ns"].astype(np.int64)
+    keys, sent = scope_keys(attempts, scope, processes), _times(attempts, "syn_ns")
     was_sent = sent > 0
     ends = resolved_ns(attempts, trace_end)
     return steps(keys[was_sent], sent[was_sent], ends[was_sent])
 
 
 def demand(
-    attempts: Attempts,
+    attempts: Table,
     scope: str,
     trace_end: int,
     processes: Mapping[int, Process] | None = None,
@@ -150,17 +154,79 @@ def count_at(table: Steps, scope_key: Ints, time_ns: Ints) -> Ints:
     return result[len(table) :]
 
 
+def highest_in_flight(attempts: Table, scope: str, trace_end: int) -> dict[int, int]:
+    """Return the most sockets in SYN_SENT at once by scope key: the peaks of `in_flight`."""
+    keys, sent = scope_keys(attempts, scope), _times(attempts, "syn_ns")
+    ends = resolved_ns(attempts, trace_end)
+    return _highest(keys, np.where(sent > 0, sent, ends), ends)
+
+
+def highest_demand(attempts: Table, scope: str, trace_end: int) -> dict[int, int]:
+    """Return the most attempts that wanted to connect at once by scope key: peaks of `demand`."""
+    keys = scope_keys(attempts, scope)
+    return _highest(keys, start_ns(attempts), resolved_ns(attempts, trace_end))
+
+
+# As peaks(steps(...)), without a table.
+def _highest(scope_key: Ints, starts: Ints, ends: Ints) -> dict[int, int]:
+    keep = ends > starts
+    key = scope_key[keep]
+    begun, over = (np.sort(x) for x in as_numbers((key, starts[keep]), (key, ends[keep])))
+    if not len(key):
+        return {}
+    # Most are open where an interval begins.
+    level = _open_at(begun, over, begun)
+    key = np.sort(key)
+    first = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+    most = np.maximum.reduceat(level, first)
+    return dict(zip(key[first].tolist(), most.tolist(), strict=True))
+
+
+# How many of the intervals are open at each time, all as sorted numbers of a key and a time. Those
+# of lower keys are over: each of them counts once as begun and once as over.
+def _open_at(begun: Ints, over: Ints, times: Ints) -> Ints:
+    return np.searchsorted(begun, times, "right") - np.searchsorted(over, times, "right")
+
+
+# As count_at(steps(...)), without a table: the number open at one time each of every key.
+def _counted(key: Ints, starts: Ints, ends: Ints, times: Ints) -> Ints:
+    keep = ends > starts
+    begun, over, asked = as_numbers(
+        (key[keep], starts[keep]), (key[keep], ends[keep]), (key, times)
+    )
+    order = np.argsort(asked)
+    counts = np.empty(len(key), np.int64)
+    # What is asked in order is answered ten times as fast.
+    counts[order] = _open_at(np.sort(begun), np.sort(over), asked[order])
+    return counts
+
+
 def at_start(attempts: Attempts) -> Attempts:
-    """Return a copy with `in_flight_at_start` and `demand_at_start` of the process filled in.
+    """Return a copy with `in_flight_at_start` and `demand_at_start` filled in: `open_at_start`."""
+    filled = copied(attempts)
+    filled["in_flight_at_start"], filled["demand_at_start"] = open_at_start(Columns(attempts))
+    return filled
+
+
+def open_at_start(attempts: Table) -> tuple[Ints, Ints]:
+    """Return how many of its process each attempt found in flight, and in demand.
 
     An attempt counts itself: in flight from its SYN on (one that sent none sees the others at its
     first mark), in demand from its first mark on.
     """
-    filled, pid = attempts.copy(), scope_keys(attempts, "process")
-    first, sent = start_ns(attempts), attempts["syn_ns"].astype(np.int64)
+    pid, sent = scope_keys(attempts, "process"), _times(attempts, "syn_ns")
+    first = start_ns(attempts)
     seen_at = np.where(sent > 0, sent, first)
-    flying = count_at(in_flight(attempts, "process", _FOREVER), pid, seen_at)
-    wanting = count_at(demand(attempts, "process", _FOREVER), pid, first)
-    filled["in_flight_at_start"] = np.maximum(flying, sent > 0)
-    filled["demand_at_start"] = np.maximum(wanting, 1)
-    return filled
+    # Forever is a moment after the last one: numbers stay small.
+    after = 1 + max(_latest(first), _latest(sent))
+    ends = np.minimum(resolved_ns(attempts, _FOREVER), after)
+    first, seen_at = np.minimum(first, after), np.minimum(seen_at, after)
+    sending = np.where(sent > 0, sent, ends)  # no interval
+    flying, wanting = (
+        _counted(pid, begun, ends, at) for begun, at in ((sending, seen_at), (first, first))
+    )
+    return np.maximum(flying, sent > 0), np.maximum(wanting, 1)
+
+
+def _latest(times: Ints) -> int:
+    return int(times.max(initial=0, where=times < _FOREVER))

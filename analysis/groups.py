@@ -5,21 +5,23 @@ that ten thousand processes in which nothing waited cost next to nothing.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
-from porttrace.analysis.holds import HELD_NS, Spans, service, spans
+from porttrace.analysis.holds import HELD_NS, Queue, Spans, service, spans
 from porttrace.analysis.model import Trace
-from porttrace.analysis.throttle import EPSILONS_NS, Queue, Verdict, examine
+from porttrace.analysis.pairs import as_numbers, by_key
+from porttrace.analysis.throttle import EPSILONS_NS, Verdict, examine
 from porttrace.analysis.timeline import depth
 
 LONG_NS = 1_000_000_000
 """A hold that lasts so long is worth a word before it ends."""
 
 
+_NEVER = np.iinfo(np.int64).max
 _MANY = 1000  # attempts of a group, from which on a look for its twin pays
-
 _SETTLED_NS = 100_000_000
 """So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
 
@@ -29,35 +31,59 @@ class _Partition:
     # The attempts of one place by their key in a scope.
     scope: str
     keys: Ints  # of each attempt
-    order: Ints  # rows, sorted by key
-    sorted_keys: Ints
     wanted: Bools  # held, and in a way that a throttle could explain
     rivals: int  # keys with somebody held
+
+    @cached_property
+    def order(self) -> Ints:
+        """The rows, sorted by key."""
+        return by_key(self.keys)
+
+    @cached_property
+    def sorted_keys(self) -> Ints:
+        return self.keys[self.order]
+
+    def rows(self, key: int) -> Ints:
+        """Return the rows with this key."""
+        first = np.searchsorted(self.sorted_keys, key, "left")
+        return self.order[first : np.searchsorted(self.sorted_keys, key, "right")]
 
 
 @dataclass(frozen=True)
 class Place:
     """All attempts of a trace: when each was held at this place, and when past it.
 
-    The two dictionaries only remember what has been worked out already.
+    The dictionaries only remember what has been worked out already.
     """
 
     trace: Trace
     name: str
     hold: Spans
-    service: Spans
+    known_keys: dict[str, Ints] = field(default_factory=dict, repr=False)
     partitions: dict[str, "_Partition"] = field(default_factory=dict, repr=False)
     examined: dict[tuple[str, int], "Group | None"] = field(default_factory=dict, repr=False)
 
-    def held(self) -> Bools:
-        """Tell which attempts were held here long enough to count."""
-        return self.hold.lengths() >= HELD_NS
+    @cached_property
+    def service(self) -> Spans:
+        """When each attempt was past this place; asked for only where somebody was held."""
+        return service(self.trace.columns, self.name, self.trace.end_ns)
+
+    @cached_property
+    def held_rows(self) -> Ints:
+        """The indices of the attempts that were held here long enough to count."""
+        return np.flatnonzero(self.hold.lengths() >= HELD_NS)
+
+    @cached_property
+    def ended_rows(self) -> Ints:
+        """The indices of the attempts that were past this place and are over."""
+        return np.flatnonzero(self.service.closed & (self.service.lengths() > 0))
 
     def keys(self, scope: str) -> Ints:
         """Return each attempt's key in `scope`."""
-        if scope in self.partitions:
-            return self.partitions[scope].keys
-        return scope_keys(self.trace.attempts, scope, self.trace.processes)
+        if scope not in self.known_keys:
+            processes = self.trace.processes
+            self.known_keys[scope] = scope_keys(self.trace.columns, scope, processes)
+        return self.known_keys[scope]
 
 
 @dataclass(frozen=True)
@@ -86,8 +112,7 @@ class Group:
 
 def stand_at(trace: Trace, place: str) -> Place:
     """Return how the attempts of `trace` stood at `place`."""
-    hold = spans(trace.attempts, place, trace.end_ns)
-    return Place(trace, place, hold, service(trace.attempts, place, trace.end_ns))
+    return Place(trace, place, spans(trace.columns, place, trace.end_ns))
 
 
 def groups(place: Place, scope: str, among: Ints | None = None, most: int = 0) -> list[Group]:
@@ -123,44 +148,47 @@ def _same_rows(place: Place, rows: Ints) -> "Group | None":
 
 def _partition(place: Place, scope: str) -> _Partition:
     if scope not in place.partitions:
-        keys, held = place.keys(scope), place.held()
-        order = np.argsort(keys, kind="stable")
-        wanted = held & _worth_testing(place, keys)
-        rivals = len(np.unique(keys[held]))
-        place.partitions[scope] = _Partition(scope, keys, order, keys[order], wanted, rivals)
+        place.partitions[scope] = _partitioned(place, scope, place.keys(scope))
     return place.partitions[scope]
+
+
+def _partitioned(place: Place, scope: str, keys: Ints) -> _Partition:
+    # Of one user on one host, user and host are the same: every attempt has one key.
+    if len(keys) and int(keys.min()) == int(keys.max()):
+        for known in place.partitions.values():
+            if int(known.keys.min()) == int(known.keys.max()):
+                return replace(known, scope=scope, keys=keys)
+    wanted = np.zeros(len(keys), np.bool_)
+    wanted[place.held_rows] = _worth_testing(place, keys)
+    return _Partition(scope, keys, wanted, len(np.unique(keys[place.held_rows])))
 
 
 # A hold says nothing unless it ended right after another attempt of its group, or still lasts.
 def _worth_testing(place: Place, keys: Ints) -> Bools:
-    lag = lags(keys, place.service, place.hold)
-    waiting = ~place.hold.closed & (place.hold.lengths() >= LONG_NS)
-    inside = lag < place.hold.lengths()
-    return ((lag <= EPSILONS_NS[-1]) & inside) | waiting
+    rows = place.held_rows
+    lag, length = _lags(place, keys), place.hold.lengths()[rows]
+    waiting = ~place.hold.closed[rows] & (length >= LONG_NS)
+    return ((lag <= EPSILONS_NS[-1]) & (lag < length)) | waiting
 
 
-def lags(keys: Ints, served: Spans, hold: Spans) -> Ints:
-    """Return the time (ns) from the latest end with the same key to each attempt's release."""
-    ended = np.flatnonzero(served.closed & (served.lengths() > 0))
-    freed = np.flatnonzero(hold.closed)
-    key = np.concatenate([keys[ended], keys[freed]])
-    time = np.concatenate([served.stop[ended], hold.stop[freed]])
-    kind = np.repeat(np.array([0, 1]), [len(ended), len(freed)])
-    order = np.lexsort((kind, time, key))
-    at = np.maximum.accumulate(np.where(kind[order] == 0, np.arange(len(order)), -1))
-    source = order[np.maximum(at, 0)]
-    known = (at >= 0) & (key[source] == key[order])
-    lag = np.where(known, time[order] - time[source], np.iinfo(np.int64).max)
-    result = np.full(len(keys), np.iinfo(np.int64).max, np.int64)
-    release = kind[order] == 1
-    result[freed[order[release] - len(ended)]] = lag[release]
-    return result
+# The time (ns) from the latest end with the same key to the release of each that was held.
+def _lags(place: Place, keys: Ints) -> Ints:
+    held, ended = place.held_rows, place.ended_rows
+    ended = ended[np.isin(keys[ended], np.unique(keys[held]))]
+    release, end = place.hold.stop[held], place.service.stop[ended]
+    asked, known = as_numbers((keys[held], release), (keys[ended], end))
+    order = np.argsort(known, kind="stable")
+    at = np.searchsorted(known[order], asked, "right") - 1
+    lag = np.full(len(held), _NEVER, np.int64)
+    if len(ended):
+        before = order[np.maximum(at, 0)]
+        found = place.hold.closed[held] & (at >= 0) & (keys[ended][before] == keys[held])
+        lag = np.where(found, release - end[before], lag)
+    return lag
 
 
 def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
-    first = np.searchsorted(partition.sorted_keys, key, "left")
-    last = np.searchsorted(partition.sorted_keys, key, "right")
-    rows = partition.order[first:last]
+    rows = partition.rows(key)
     if len(rows) < 2:
         return None
     twin = _same_rows(place, rows) if len(rows) >= _MANY else None

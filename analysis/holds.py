@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints
-from porttrace.analysis.model import Attempts, Origin, Outcome
+from porttrace.analysis.model import Origin, Outcome, Table
 
 PLACES = ("user", "gate", "connect", "beyond")
 HELD_NS = 10_000_000
@@ -33,7 +33,19 @@ class Spans:
         return self.stop - self.start
 
 
-def spans(attempts: Attempts, place: str, trace_end: int) -> Spans:
+@dataclass(frozen=True)
+class Queue:
+    """The attempts of one group at one place: when each was held there and when past it."""
+
+    hold: Spans
+    service: Spans
+
+    def held(self) -> Bools:
+        """Tell which attempts were held long enough to count."""
+        return self.hold.lengths() >= HELD_NS
+
+
+def spans(attempts: Table, place: str, trace_end: int) -> Spans:
     """Return when each attempt stood at `place`; `closed` where it went on from there."""
     before, after = {
         "user": ("sleep_ns", "call_ns"),
@@ -41,7 +53,7 @@ def spans(attempts: Attempts, place: str, trace_end: int) -> Spans:
         "connect": ("call_ns", "syn_ns"),
         "beyond": ("syn_ns", "end_ns"),
     }[place]
-    start, stop = attempts[before].astype(np.int64), attempts[after].astype(np.int64)
+    start, stop = _times(attempts, before), _times(attempts, after)
     there, left = start > 0, stop > 0
     if place == "user":
         # Only a wait that ends with the call itself can be the wait for permission to call.
@@ -52,25 +64,25 @@ def spans(attempts: Attempts, place: str, trace_end: int) -> Spans:
 
 
 # Those that never got to the next mark stood there until they ended, or still stand there.
-def _given_up_ns(attempts: Attempts, trace_end: int) -> Ints:
+def _given_up_ns(attempts: Table, trace_end: int) -> Ints:
     pending = attempts["outcome"] == Outcome.pending
-    return np.where(pending, trace_end, attempts["end_ns"].astype(np.int64))
+    return np.where(pending, trace_end, _times(attempts, "end_ns"))
 
 
-def waits(attempts: Attempts, trace_end: int) -> dict[str, Ints]:
+def waits(attempts: Table, trace_end: int) -> dict[str, Ints]:
     """Return for each of `PLACES` how long each attempt stood there, ns."""
     return {place: spans(attempts, place, trace_end).lengths() for place in PLACES}
 
 
-def service(attempts: Attempts, place: str, trace_end: int) -> Spans:
+def service(attempts: Table, place: str, trace_end: int) -> Spans:
     """Return when each attempt was past `place` and not over; `closed` where its end is known.
 
     That is the time during which a throttle at `place` counts it as one of its slots. A library
     in user space sees a blocking call end when it returns, not when the socket changes its state.
     """
-    call, syn = attempts["call_ns"].astype(np.int64), attempts["syn_ns"].astype(np.int64)
+    call, syn = _times(attempts, "call_ns"), _times(attempts, "syn_ns")
     start = syn if place == "connect" else np.where(call > 0, call, syn)
-    end, returned = attempts["end_ns"].astype(np.int64), attempts["return_ns"].astype(np.int64)
+    end, returned = _times(attempts, "end_ns"), _times(attempts, "return_ns")
     end = np.where(end > 0, end, returned)
     if place == "user":
         end = np.where(attempts["blocking"] != 0, np.maximum(end, returned), end)
@@ -81,3 +93,7 @@ def service(attempts: Attempts, place: str, trace_end: int) -> Spans:
     stop = np.where(pending, trace_end, end)
     stop = np.where(past, np.maximum(stop, start), start)
     return Spans(start, stop, past & ~pending & (end > 0))
+
+
+def _times(attempts: Table, mark: str) -> Ints:
+    return np.asarray(attempts[mark], np.int64)

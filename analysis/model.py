@@ -7,6 +7,8 @@ pandas views of `tables` are made from them. A mark of 0 means "not there".
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from porttrace.tracer.facts import Host, Process, Suspect
 __all__ = (
     "ATTEMPT",
     "Attempts",
+    "Columns",
     "Finding",
     "Host",
     "Hypothesis",
@@ -25,6 +28,7 @@ __all__ = (
     "Party",
     "Process",
     "Suspect",
+    "Table",
     "Trace",
     "no_attempts",
     "start_ns",
@@ -100,6 +104,30 @@ Attempts = npt.NDArray[np.void]
 """An array of `ATTEMPT` rows, sorted by first mark."""
 
 
+class Columns:
+    """Attempts by column: each is copied out of the rows when it is first asked for.
+
+    In one piece it is read ten times as fast as across rows of 180 bytes. Nobody may change it.
+    """
+
+    def __init__(self, rows: Attempts) -> None:
+        self._rows = rows
+        self._known: dict[str, npt.NDArray[Any]] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._known:
+            self._known[name] = self._rows[name].copy()
+            self._known[name].flags.writeable = False
+        return self._known[name]
+
+
+Table = Attempts | Columns
+"""Attempts, of which whole columns are asked for."""
+
+
 @dataclass(frozen=True)
 class Loss:
     """Events that never arrived: how many, between which times, on which CPU."""
@@ -132,6 +160,11 @@ class Trace:
     events: int = 0  # records that arrived
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
     exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The attempts by column: for whoever looks at all of them."""
+        return Columns(self.attempts)
 
 
 @dataclass(frozen=True)
@@ -186,7 +219,7 @@ def no_attempts() -> Attempts:
     return np.empty(0, ATTEMPT)
 
 
-def start_ns(attempts: Attempts) -> npt.NDArray[np.int64]:
+def start_ns(attempts: Table) -> npt.NDArray[np.int64]:
     """Return each attempt's first mark: gate, call or syn. Shape of `attempts`, ns.
 
     The largest number there is where an attempt has none of them.

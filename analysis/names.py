@@ -37,7 +37,7 @@ def process(trace: Trace, pid: int) -> str:
     number = ", ".join(filter(None, (f"pid {pid}", inside(known))))
     if known and known.comm:
         return f"{known.comm} ({number})"
-    rows = np.flatnonzero(trace.attempts["pid"] == pid)
+    rows = np.flatnonzero(trace.columns["pid"] == pid)
     name = comm(trace.attempts[rows[0]]) if len(rows) else ""
     return f"{name} ({number})" if name else number
 

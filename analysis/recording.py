@@ -6,10 +6,11 @@ Needs no root, no bcc and no Linux. The file is read batch by batch through the 
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -26,8 +27,9 @@ from porttrace.analysis.model import (
     Trace,
     no_attempts,
 )
+from porttrace.analysis.rows import joined, taken
 from porttrace.tracer.beside import Beside, End, TraceHeader
-from porttrace.tracer.event import Events, EventType, no_events
+from porttrace.tracer.event import EVENT, Events, EventType
 from porttrace.tracer.facts import Held
 from porttrace.tracer.tracefile import Batch, TraceReader
 
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
 
     from porttrace.analysis.summary import Trust
 
-# Rows that are joined to attempts at once: what is open is looked at anew each time.
-_AT_ONCE = 131_072
+_T = TypeVar("_T")
+
+# Rows that are joined to attempts at once: what is done with so many stays in the cache.
+_AT_ONCE = 16_384
 _UNENDING_NS = 1 << 61
 _ENDS = (EventType.END, EventType.ERROR)
 
@@ -59,7 +63,7 @@ class Recording:
         Raises TraceFileError; standard input cannot be read twice.
         """
         with TraceReader(self.path) as reader:
-            return np.concatenate([no_events(), *(batch.events for batch in reader)])
+            return joined((batch.events for batch in reader), EVENT)
 
     @cached_property
     def attempts(self) -> "pd.DataFrame":
@@ -112,11 +116,26 @@ def load(path: str | Path) -> Recording:
     """
     with TraceReader(path) as reader:
         growing = _Growing(reader.header)
-        for chunk in in_chunks(reader):
+        chunks = in_chunks(reader)
+        # Who waits for a pipe can be interrupted only where no thread does it for him.
+        for chunk in ahead(chunks) if Path(path).is_file() else chunks:
             growing.add(chunk)
         why = f"The recording is incomplete: {reader.why_incomplete}."
         trace = growing.trace(() if reader.complete else (why,))
         return Recording(reader.path, reader.header, trace, reader.complete, reader.why_incomplete)
+
+
+def ahead(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield the items while a thread gets the next one: reading a file and joining it overlap.
+
+    What getting one raises is raised here.
+    """
+    coming = iter(items)
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, coming, None)
+        while (item := following.result()) is not None:
+            following = reader.submit(next, coming, None)
+            yield item
 
 
 def in_chunks(batches: Iterable[Batch], rows: int = _AT_ONCE) -> Iterator[list[Batch]]:
@@ -140,6 +159,8 @@ class _Growing:
             gates_seen=header.gates_seen, notes=header.notes,
         )  # fmt: skip
         self._open = attempts.Open()
+        self._waiting: list[Events] = []  # not joined to attempts yet
+        self._watermark_ns = 0
         self._rows: list[Attempts] = []
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
@@ -155,13 +176,20 @@ class _Growing:
     def add(self, chunk: list[Batch]) -> None:
         for batch in chunk:
             self._beside(batch.beside, batch.events)
-        events = np.concatenate([batch.events for batch in chunk])
+            self._waiting.append(batch.events)
+        self._watermark_ns = chunk[-1].beside.watermark_ns
+        # What is open is looked at anew each time: never many times for a few events more.
+        if sum(map(len, self._waiting)) >= len(self._open.events):
+            self._join()
+
+    def _join(self) -> None:
+        parts, self._waiting = self._waiting, []
+        events = parts[0] if len(parts) == 1 else joined(parts, EVENT)
         self._losses += losses_of(events)
         self._exits.update(exits_of(events))
         self._events += len(events)
         self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
-        watermark_ns = chunk[-1].beside.watermark_ns
-        rows, self._open = attempts.step(events, self._open, watermark_ns)
+        rows, self._open = attempts.step(events, self._open, self._watermark_ns)
         self._rows.append(rows)
 
     def _beside(self, beside: Beside, events: Events) -> None:
@@ -182,6 +210,8 @@ class _Growing:
 
     def trace(self, notes: tuple[str, ...]) -> Trace:
         """Return what was read as one `Trace`, with more notes."""
+        if self._waiting:
+            self._join()
         about = dataclasses.replace(
             self._about,
             end_ns=self._end_ns or self._seen_ns,
@@ -194,7 +224,8 @@ class _Growing:
             events=self._events,
             notes=(*self._about.notes, *notes),
         )
-        return assemble(about, self._rows, self._still_open(), self._held)
+        rows, self._rows = self._rows, []
+        return assemble(about, taken(rows), self._still_open(), self._held)
 
     def _still_open(self) -> attempts.Open:
         # The next part begins with all events of what is not finished here, and tells its

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import names
-from porttrace.analysis.concurrency import Bools
-from porttrace.analysis.holds import waits
+from porttrace.analysis.concurrency import Ints
+from porttrace.analysis.holds import spans
 from porttrace.analysis.model import Finding, Outcome, Trace
+from porttrace.analysis.rows import take
 from porttrace.analysis.stacks import held_in
 
 _HELD_NS = 100_000_000
@@ -26,12 +27,13 @@ def remarks(trace: Trace, findings: Sequence[Finding]) -> tuple[str, ...]:
 
 
 def _held(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
-    place_ns = waits(trace.attempts, trace.end_ns)
     explained = _explained_pids(findings)
     for place in ("gate", "connect"):
-        held = (place_ns[place] >= _HELD_NS) & ~np.isin(trace.attempts["pid"], explained)
-        if held.any():
-            yield _held_sentence(trace, place, held, int(place_ns[place][held].max()))
+        length = spans(trace.columns, place, trace.end_ns).lengths()
+        held = np.flatnonzero(length >= _HELD_NS)
+        held = held[~np.isin(trace.columns["pid"][held], explained)]
+        if len(held):
+            yield _held_sentence(trace, place, held, int(length[held].max()))
 
 
 def _explained_pids(findings: Sequence[Finding]) -> list[int]:
@@ -43,8 +45,8 @@ def _explained_pids(findings: Sequence[Finding]) -> list[int]:
     return sorted(pids)
 
 
-def _held_sentence(trace: Trace, place: str, held: Bools, worst_ns: int) -> str:
-    rows = trace.attempts[held]
+def _held_sentence(trace: Trace, place: str, held: Ints, worst_ns: int) -> str:
+    rows = take(trace.attempts, held)
     where = {"gate": "before the kernel started them (gate)",
              "connect": "inside the kernel's connect (connect)"}[place]  # fmt: skip
     number, were = len(rows), "was" if len(rows) == 1 else "were"
@@ -66,26 +68,28 @@ def _next_step(trace: Trace) -> str:
 
 
 def _slow(trace: Trace) -> Iterator[str]:
-    rows = trace.attempts
-    done = rows[(rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)]
-    took_ns = done["end_ns"] - done["syn_ns"]
+    rows = trace.columns
+    done = (rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)
+    took_ns = np.where(done, rows["end_ns"] - rows["syn_ns"], 0)
     slow = took_ns >= _SLOW_NS
     if slow.any():
-        again = int(done["retransmits"][slow].sum())
+        answered = names.count(int(done.sum()), "established connect")
+        again = int(rows["retransmits"][slow].sum())
         sent = f"; their SYN was sent again {names.count(again, 'time')}" if again else ""
         yield (
-            f"{int(slow.sum())} of {names.count(len(done), 'established connect')} took over 1 s "
+            f"{int(slow.sum())} of {answered} took over 1 s "
             f"to be answered, up to {names.duration(int(took_ns.max()))}{sent}. The wait lies "
             "beyond SYN_SENT: a listener whose queue is full (ss -ltn), or the network."
         )
 
 
 def _unanswered(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
-    rows = trace.attempts
+    rows = trace.columns
     told = {str(f.subject.get("destination", "")) for f in findings if f.rule == "dead-destination"}
-    waiting = rows[(rows["outcome"] == Outcome.pending) & (rows["syn_ns"] > 0)]
-    waiting = waiting[trace.end_ns - waiting["syn_ns"] >= _SLOW_NS // 2]
-    open_rows = [row for row in waiting[:1000] if names.destination(row) not in told]
+    waiting = np.flatnonzero((rows["outcome"] == Outcome.pending) & (rows["syn_ns"] > 0))
+    waiting = waiting[trace.end_ns - rows["syn_ns"][waiting] >= _SLOW_NS // 2]
+    first = take(trace.attempts, waiting[:1000])
+    open_rows = [row for row in first if names.destination(row) not in told]
     if open_rows:
         where = sorted({names.destination(row) for row in open_rows})
         listed = ", ".join(where[:3]) + (f" and {len(where) - 3} more" if len(where) > 3 else "")

@@ -39,6 +39,8 @@ class ScopeResult:
 
 def throttled_groups(place: Place) -> list[Group]:
     """Return the groups that a throttle at `place` holds, each in the scope that fits best."""
+    if not len(place.held_rows):
+        return []
     processes = groups(place, "process")
     chosen = [g for g in processes if _believable(g, LIKELY_P)]
     for scope in _wide_scopes(place):

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from porttrace.analysis import concurrency
-from porttrace.analysis.holds import waits
-from porttrace.analysis.model import Attempts, Outcome, Trace
+from porttrace.analysis.holds import spans
+from porttrace.analysis.model import Attempts, Outcome, Table, Trace
+from porttrace.analysis.pairs import parts_by_key
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Trust:
 def trust(trace: Trace) -> Trust:
     """Return how far `trace` can be trusted."""
     lost = sum(loss.count for loss in trace.losses)
-    unknown = int((trace.attempts["outcome"] == Outcome.unknown).sum())
+    unknown = int((trace.columns["outcome"] == Outcome.unknown).sum())
     return Trust(trace.events, lost, unknown, not lost and not unknown, trace.notes)
 
 
-def by_outcome(attempts: Attempts) -> dict[str, int]:
+def by_outcome(attempts: Table) -> dict[str, int]:
     """Return how many attempts ended how, most frequent first; outcomes that occur."""
     codes, counts = np.unique(attempts["outcome"], return_counts=True)
     order = np.argsort(-counts, kind="stable")
@@ -44,23 +45,21 @@ def process_table(trace: Trace) -> pd.DataFrame:
     max_in_flight, max_demand, worst_wait_ns (longest hold before the SYN),
     p50_ns, p95_ns, p99_ns (SYN to answer of established attempts; NaN without one).
     """
-    rows = trace.attempts
-    flight = concurrency.peaks(concurrency.in_flight(rows, "process", trace.end_ns))
-    demand = concurrency.peaks(concurrency.demand(rows, "process", trace.end_ns))
-    held = waits(rows, trace.end_ns)
-    before_syn = held["gate"] + held["connect"]
-    outcomes, outcome = list(by_outcome(rows)), np.ascontiguousarray(rows["outcome"])
+    rows = trace.columns
+    flight = concurrency.highest_in_flight(rows, "process", trace.end_ns)
+    demand = concurrency.highest_demand(rows, "process", trace.end_ns)
+    gate, connect = (spans(rows, place, trace.end_ns) for place in ("gate", "connect"))
+    before_syn = gate.lengths() + connect.lengths()
+    outcomes, outcome = list(by_outcome(rows)), rows["outcome"]
     answered = (outcome == Outcome.established) & (rows["syn_ns"] > 0)
     took_ns = rows["end_ns"] - rows["syn_ns"]
     table = []
-    order = np.argsort(rows["pid"], kind="stable")
-    pids, first = np.unique(rows["pid"][order], return_index=True)
     # Indices, not a mask each: a million attempts of a thousand processes are looked at once.
-    for pid, mine in zip(pids.tolist(), np.split(order, first[1:]), strict=False):
+    for pid, mine in zip(*parts_by_key(rows["pid"]), strict=True):
         table.append(
             {
                 "pid": pid,
-                "comm": _comm(trace, pid, rows[mine[:1]]),
+                "comm": _comm(trace, pid, trace.attempts[mine[:1]]),
                 "attempts": len(mine),
                 **{name: int((outcome[mine] == Outcome[name]).sum()) for name in outcomes},
                 "max_in_flight": flight.get(pid, 0),

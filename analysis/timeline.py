@@ -36,6 +36,26 @@ def union(starts: Ints, ends: Ints) -> Ints:
     return times[changes]
 
 
+def lasting(starts: Ints, length: int) -> Ints:
+    """Return the knots of the union of intervals [start, start + length); `starts` are sorted."""
+    if not len(starts):
+        return starts
+    gaps = np.flatnonzero(starts[1:] - starts[:-1] > length)
+    knots = np.empty(2 * len(gaps) + 2, np.int64)
+    knots[0], knots[2::2] = starts[0], starts[gaps + 1]
+    knots[1:-1:2], knots[-1] = starts[gaps] + length, starts[-1] + length
+    return knots
+
+
+def within(times: Ints, knots: Ints) -> Ints:
+    """Return those of the sorted `times` that lie in the set."""
+    first = np.searchsorted(times, knots[0::2], "left")
+    number = np.searchsorted(times, knots[1::2], "left") - first
+    before = np.cumsum(number) - number
+    inside: Ints = times[np.repeat(first - before, number) + np.arange(number.sum())]
+    return inside
+
+
 def contains(knots: Ints, times: Ints) -> Bools:
     """Tell for each time whether it lies in the set."""
     return np.asarray(np.searchsorted(knots, times, "right") % 2 == 1)

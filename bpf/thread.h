@@ -44,10 +44,17 @@ static __always_inline bool read_sockaddr(const void *from, u16 *family, u16 *po
 }
 
 #ifdef HAVE_TASK_REGS
+/* Helpers by number (include/uapi/linux/bpf.h): bcc 0.18 has no names for them. */
+static struct task_struct *(*current_task_btf)(void) = (void *)158;
+static long (*task_regs)(struct task_struct *) = (void *)175;
+
+/* The thread was at the gate when it last slept, and no connect(2) began since. */
+#define SAME_HOLD(old) ((old) && (old)->gate_ns)
+
 /* True when the current task stands between its syscall instruction and connect(2). */
 static __always_inline bool at_connect_entry(struct thread *t)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs *regs = (struct pt_regs *)task_regs(current_task_btf());
 	struct pt_regs copy = {};
 
 	if (bpf_probe_read_kernel(&copy, sizeof(copy), regs))
@@ -59,6 +66,7 @@ static __always_inline bool at_connect_entry(struct thread *t)
 }
 #else
 /* Without the registers every sleep is a candidate: its stack decides, in user space. */
+#define SAME_HOLD(old) false
 static __always_inline bool at_connect_entry(struct thread *t)
 {
 	t->fd = -1;
@@ -99,7 +107,7 @@ static __always_inline void thread_off(void *ctx, long prev_state)
 	t.off_ns = bpf_ktime_get_ns();
 	if (!c && at_connect_entry(&t)) {
 		t.gate_ns = t.off_ns;
-		if (old && old->gate_ns) { /* still the same hold: a spurious wake-up */
+		if (SAME_HOLD(old)) { /* a spurious wake-up */
 			t.gate_ns = old->gate_ns;
 			t.gate_stack = old->gate_stack;
 		} else {

@@ -43,6 +43,9 @@ class FakeHost:
         self.write("proc/kallsyms", "0000000000000000 A first\nffffffff81000000 T _text\n")
         self.write("proc/sys/kernel/kptr_restrict", "1\n")
         self.write("proc/sys/kernel/unprivileged_bpf_disabled", "2\n")
+        self.write("sys/kernel/tracing/kprobe_events", "")
+        (root / "proc/self/ns").mkdir(parents=True)
+        (root / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
         for name in TRACEPOINTS:
             self.write(f"sys/kernel/tracing/events/{name}/format", EXIT_FORMAT)
 

@@ -67,11 +67,14 @@ def read(done: "subprocess.CompletedProcess[str]") -> Traced:
 
 
 class Running:
-    """porttrace in the background; `finish` ends it and returns what it printed."""
+    """porttrace in the background; `finish` ends it and returns what it printed.
 
-    def __init__(self, *options: str) -> None:
+    `before` are the words that it is run by, such as those of unshare.
+    """
+
+    def __init__(self, *options: str, before: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            [*PORTTRACE, "--json", *options],
+            [*before, *PORTTRACE, "--json", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
@@ -98,9 +101,9 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*options: str) -> Iterator[Running]:
+def running(*options: str, before: Sequence[str] = ()) -> Iterator[Running]:
     """Trace in the background; ends whatever happens."""
-    process = Running(*options)
+    process = Running(*options, before=before)
     try:
         yield process
     finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from porttrace.tracer import features, modes
+from porttrace.tracer import features, modes, namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.features import ROOT
 from porttrace.tracer.hooks import BLIND_SPOT, MODES
@@ -36,6 +36,7 @@ def checks(root: Path = ROOT) -> tuple[Check, ...]:
     """Look at everything, changing nothing; `root` is "/" except in tests."""
     return (
         _bcc(),
+        _pid_namespace(root),
         _capabilities(root),
         _bpf_call(root),
         _lockdown(root),
@@ -63,6 +64,19 @@ def _bcc() -> Check:
     except UnsupportedError as error:
         detail, remedy, ok = error.message, error.hint, False
     return Check("bcc", ok, detail, _NO_TRACING, remedy, essential=True)
+
+
+def _pid_namespace(root: Path) -> Check:
+    sees = namespaces.sees_host_pids(root)
+    details = {True: "that of the host", False: "one of its own", None: "cannot be told"}
+    return Check(
+        "pid namespace",
+        sees,
+        details[sees],
+        _NO_TRACING,
+        namespaces.NO_HOST_PIDS_HINT,
+        essential=True,
+    )
 
 
 def _capabilities(root: Path) -> Check:

@@ -17,6 +17,7 @@ from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
 
+from porttrace.tracer import namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 
 ROOT = Path("/")
@@ -249,6 +250,7 @@ def require(root: Path = ROOT) -> None:
     Raises UnsupportedError or NotPermittedError for the first thing in the way.
     """
     find_bcc()
+    namespaces.require_host_pids(root)
     _require_permission(root)
     if lockdown(root) == "confidentiality":
         raise UnsupportedError(

@@ -60,7 +60,6 @@ class LiveTrace:
         self._names = Names()
 
     def __enter__(self) -> "LiveTrace":
-        namespaces.require_host_pids()
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)

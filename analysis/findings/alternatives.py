@@ -14,6 +14,7 @@ from porttrace.analysis.concurrency import Ints, scope_keys
 from porttrace.analysis.findings.parties import blocking_ns
 from porttrace.analysis.groups import Group, Place
 from porttrace.analysis.model import Attempts, Hypothesis, Outcome, Trace
+from porttrace.analysis.rows import take
 from porttrace.analysis.scope import FIRM_P
 from porttrace.analysis.throttle import Verdict
 
@@ -34,7 +35,7 @@ class Case:
 
     def attempts(self) -> Attempts:
         """Return the attempts of the group."""
-        return self.trace.attempts[self.group.rows]
+        return take(self.trace.attempts, self.group.rows)
 
     def loss_overlaps(self) -> bool:
         """Tell whether events were lost while somebody was held."""

@@ -16,7 +16,7 @@ def with_process(trace: Trace) -> Bools:
     The kernel closes the files of a process just after it tells of its exit (do_exit, Linux v6.1).
     An exit that attempts of the same process followed was only that of its main thread.
     """
-    attempts = trace.attempts
+    attempts = trace.columns
     pids, back = np.unique(attempts["pid"], return_inverse=True)
     exited = np.array([trace.exits.get(pid, 0) for pid in pids.tolist()], np.int64)
     began = start_ns(attempts)

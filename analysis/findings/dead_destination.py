@@ -10,7 +10,7 @@ from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.behind import Behind, behind
 from porttrace.analysis.findings.dead_wording import Dead, advice, summary
 from porttrace.analysis.holds import Spans, service
-from porttrace.analysis.model import Finding, Outcome, Trace, start_ns
+from porttrace.analysis.model import Finding, Outcome, Table, Trace, start_ns
 
 RULE = "dead-destination"
 _FAILED = (Outcome.refused, Outcome.timed_out, Outcome.unreachable)
@@ -18,6 +18,9 @@ _SILENT = (Outcome.cancelled, Outcome.pending)
 _SILENT_NS = 1_000_000_000  # an attempt that was given up sooner proves nothing
 _ALONE_NS = 3_000_000_000  # a single attempt must have waited so long
 _QUICK_NS = 100_000_000
+# ::ffff:127.0.0.0/104 and ::1
+_LOOPBACK_4 = np.frombuffer(bytes(10) + b"\xff\xff\x7f", np.uint8)
+_LOOPBACK_6 = np.frombuffer(bytes(15) + b"\x01", np.uint8)
 _TRIES = 3  # fewer have no period, and say little of a destination that has answered before
 
 
@@ -47,8 +50,8 @@ def dead_destination(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _history(trace: Trace) -> _History:
-    attempts, outcome = trace.attempts, trace.attempts["outcome"]
-    keys = scope_keys(attempts, "destination")
+    attempts, outcome = trace.columns, trace.columns["outcome"]
+    keys = _keys(trace)
     served = service(attempts, "connect", trace.end_ns)
     silent = np.isin(outcome, _SILENT) & (served.lengths() >= _SILENT_NS)
     bad, good = np.isin(outcome, _FAILED) | silent, outcome == Outcome.established
@@ -71,6 +74,27 @@ def _history(trace: Trace) -> _History:
         failed=count(bad & ~since),
         unknown=count(outcome == Outcome.unknown),
     )
+
+
+def _keys(trace: Trace) -> Ints:
+    # The loopback of each container is a host of its own, whatever pods may share.
+    keys = scope_keys(trace.columns, "destination")
+    if not any(process.container for process in trace.processes.values()):
+        return keys
+    pids, back = np.unique(trace.columns["pid"], return_inverse=True)
+    known = [trace.processes.get(pid) for pid in pids.tolist()]
+    containers = np.array([each.container if each else "" for each in known], np.str_)
+    inside = np.unique(containers, return_inverse=True)[1].reshape(-1)[back]
+    pairs = np.column_stack([keys, np.where(_is_loopback(trace.columns), inside, -1)])
+    ranks: Ints = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return ranks
+
+
+def _is_loopback(attempts: Table) -> Bools:
+    octets = np.ascontiguousarray(attempts["daddr"]).view(np.uint8).reshape(-1, 16)
+    four = (octets[:, :13] == _LOOPBACK_4).all(axis=1)
+    loopback: Bools = four | (octets == _LOOPBACK_6).all(axis=1)
+    return loopback
 
 
 def _dead(trace: Trace, history: _History, rows: Ints) -> Dead:

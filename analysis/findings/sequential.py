@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from porttrace.analysis import names
-from porttrace.analysis.concurrency import Ints, demand, peaks, resolved_ns, scope_keys
+from porttrace.analysis.concurrency import Ints, highest_demand, resolved_ns, scope_keys
 from porttrace.analysis.model import Finding, Hypothesis, Trace, start_ns
+from porttrace.analysis.pairs import parts_by_key
+from porttrace.analysis.rows import take
 
 RULE = "sequential-connects"
 _SLOW_NS = 500_000_000
@@ -39,11 +41,13 @@ def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]
     throttled = {
         pid for finding in found if finding.rule == "serialized-connects" for pid in _pids(finding)
     }
-    highest = peaks(demand(trace.attempts, "process", trace.end_ns))
-    slow = resolved_ns(trace.attempts, trace.end_ns) - start_ns(trace.attempts) >= _SLOW_NS
-    pids = np.unique(trace.attempts["pid"][slow]).tolist()
-    alone = [pid for pid in pids if highest.get(pid) == 1 and pid not in throttled]
-    return [finding for pid in alone for finding in _of_process(trace, pid)]
+    highest = highest_demand(trace.columns, "process", trace.end_ns)
+    slow = resolved_ns(trace.columns, trace.end_ns) - start_ns(trace.columns) >= _SLOW_NS
+    pids = set(trace.columns["pid"][slow].tolist())
+    alone = {pid for pid in pids if highest.get(pid) == 1 and pid not in throttled}
+    processes = zip(*parts_by_key(trace.columns["pid"]), strict=True) if alone else ()
+    of_alone = [(pid, rows) for pid, rows in processes if pid in alone]
+    return [finding for pid, rows in of_alone for finding in _of_process(trace, pid, rows)]
 
 
 def _pids(finding: Finding) -> list[int]:
@@ -51,9 +55,8 @@ def _pids(finding: Finding) -> list[int]:
     return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
 
 
-def _of_process(trace: Trace, pid: int) -> list[Finding]:
-    rows = np.flatnonzero(trace.attempts["pid"] == pid)
-    mine = trace.attempts[rows]
+def _of_process(trace: Trace, pid: int, rows: Ints) -> list[Finding]:
+    mine = take(trace.attempts, rows)
     several = len(np.unique(mine["tid"])) > 1
     several |= len(np.unique(scope_keys(mine, "destination"))) > 1
     if len(rows) < _FEWEST or not several:
@@ -64,7 +67,7 @@ def _of_process(trace: Trace, pid: int) -> list[Finding]:
 
 def _turns(trace: Trace, rows: Ints) -> _Turns:
     rows = rows[np.argsort(start_ns(trace.attempts[rows]), kind="stable")]
-    mine = trace.attempts[rows]
+    mine = take(trace.attempts, rows)
     begin = start_ns(mine)
     end = resolved_ns(mine, trace.end_ns)
     to = scope_keys(mine, "destination")

@@ -18,17 +18,22 @@ from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
 
 RULE = "serialized-connects"
-_PLACES = ("gate", "connect", "user")
 
 
 def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find throttles that queue: one finding per place and throttled group."""
     cases = [
         Case(trace, at.name, group, at)
-        for at in (stand_at(trace, place) for place in _PLACES)
+        for at in (stand_at(trace, place) for place in _places(trace))
         for group in throttled_groups(at)
     ]
     return [_finding(case) for case in cases if case.place != "user" or _preloads(case)]
+
+
+# Nothing that is found in user space counts without such a library: then there is no need to look.
+def _places(trace: Trace) -> tuple[str, ...]:
+    known = any(process.preloads for process in trace.processes.values())
+    return ("gate", "connect", "user") if known else ("gate", "connect")
 
 
 def _pids(case: Case) -> list[int]:

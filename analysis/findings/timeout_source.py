@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import names
-from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.closing import AT_ONCE_NS, among_others, with_process
 from porttrace.analysis.findings.sources import (
     Source,
@@ -23,7 +23,8 @@ from porttrace.analysis.findings.sources import (
 from porttrace.analysis.findings.timers import alike, clusters, round_s, split
 from porttrace.analysis.holds import spans
 from porttrace.analysis.ladder import of_host
-from porttrace.analysis.model import Attempts, Finding, Outcome, Trace
+from porttrace.analysis.model import Attempts, Columns, Finding, Outcome, Trace
+from porttrace.analysis.rows import take
 
 RULE = "timeout-source"
 _SLOW_NS = 500_000_000
@@ -32,7 +33,7 @@ _ENDED = (Outcome.timed_out, Outcome.cancelled, Outcome.unreachable)
 
 def timeout_source(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Tell whose timer ended the waits: one finding per process, destination, source and length."""
-    attempts = trace.attempts
+    attempts = trace.columns
     waits = spans(attempts, "beyond", trace.end_ns)
     lengths = waits.lengths()
     cancelled = waits.closed & (attempts["outcome"] == Outcome.cancelled)
@@ -48,22 +49,25 @@ def timeout_source(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def _crowded(attempts: Attempts, cancelled: Bools, lengths: Ints) -> Bools:
+def _crowded(attempts: Columns, cancelled: Bools, lengths: Ints) -> Bools:
     rows = np.flatnonzero(cancelled)
-    mine = attempts[rows]
     crowded = np.zeros(len(attempts), np.bool_)
-    pid, end = mine["pid"].astype(np.int64), mine["end_ns"].astype(np.int64)
+    pid, end = attempts["pid"][rows].astype(np.int64), attempts["end_ns"][rows]
     crowded[rows] = among_others(pid, end, lengths[rows])
     return crowded
 
 
+# The rows of each process and destination, in the order of the first of each.
 def _cases(trace: Trace, rows: Ints) -> Iterator[tuple[int, str, Ints]]:
-    cases: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for row in rows.tolist():
-        attempt = trace.attempts[row]
-        cases[int(attempt["pid"]), names.destination(attempt)].append(row)
-    for (pid, to), found in cases.items():
-        yield pid, to, np.array(found, np.int64)
+    mine = take(trace.attempts, rows)
+    pid, to = mine["pid"], scope_keys(mine, "destination")
+    order = np.lexsort((to, pid))
+    pid, to = pid[order], to[order]
+    borders = np.flatnonzero((pid[1:] != pid[:-1]) | (to[1:] != to[:-1])) + 1
+    cases = np.split(rows[order], borders) if len(rows) else []
+    for found in sorted(cases, key=lambda case: int(case[0])):
+        first = trace.attempts[found[0]]
+        yield int(first["pid"]), names.destination(first), found
 
 
 def _of_kernel(trace: Trace, rows: Ints, lengths: Ints) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from porttrace.analysis.attempts import Open, step
 from porttrace.analysis.export.csv import csv
 from porttrace.analysis.export.ndjson import ndjson
 from porttrace.analysis.export.perfetto import perfetto
+from porttrace.analysis.findings.dead_destination import dead_destination
 from porttrace.analysis.findings.parties import party
 from porttrace.analysis.model import Finding, Process, Trace, no_attempts
 from porttrace.analysis.render import text, who
@@ -221,10 +223,10 @@ def test_findings_for_the_eye() -> None:
     assert "thread worker (pid 4002, db[7], tid 42), established" in shown
 
 
-def page(of: Trace) -> dict[str, list[dict[str, str]]]:
+def page(of: Trace) -> dict[str, Any]:
     whole = html_report(of, [finding(of)])
     data = whole.split('id="data">')[1].split("</script>")[0]
-    found: dict[str, list[dict[str, str]]] = json.loads(data)
+    found: dict[str, Any] = json.loads(data)
     return found
 
 
@@ -260,3 +262,32 @@ def test_no_name_reaches_a_terminal_raw(capsys: pytest.CaptureFixture[str]) -> N
     whole = html_report(of, [finding(of)])
     assert whole.count("</script>") == html_report(trace(), []).count("</script>")
     assert "\\u001b" not in whole
+
+
+# -- what is found
+
+
+@pytest.mark.parametrize(
+    ("to", "containers", "findings"),
+    [
+        ("127.0.0.1:9", {WEB: "web", DB: "db"}, 1),
+        ("[::1]:9", {WEB: "web", DB: "db"}, 1),
+        ("127.8.8.8:9", {WEB: "web", DB: "web"}, 0),
+        ("127.0.0.1:9", {}, 0),
+        ("192.0.2.2:9", {WEB: "web", DB: "db"}, 0),
+    ],
+)
+def test_a_loopback_is_that_of_its_container(
+    to: str, containers: dict[int, str], findings: int
+) -> None:
+    # GIVEN one that refuses, then one that answers at the same address
+    story = events()
+    for at in range(1, 6):
+        story.connect(pid=WEB, to=to, at=at * S).syn_sent().refused()
+    story.connect(pid=DB, to=to, at=9 * S).syn_sent().established()
+    rows, still = step(story.array(), Open(), NEVER)
+    known = {pid: Process(pid, comm="x", container=name) for pid, name in containers.items()}
+    of = assemble(Trace(no_attempts(), S, 20 * S, processes=known), [rows], still)
+    found = dead_destination(of, ())
+    assert len(found) == findings
+    assert all(each.subject["pids"] == [WEB] for each in found)

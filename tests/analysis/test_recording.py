@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,16 @@ def test_a_part_that_continues_leaves_the_last_word_to_the_next(tmp_path: Path) 
     cut = End(2 * S, continues=True)
     path.write_bytes(written([Batch(table[:3], Beside(int(table["time_ns"][2]), end=cut))]))
     assert load(path).attempts["outcome"].tolist() == ["pending"]
+
+
+def test_what_is_read_ahead_comes_in_order_and_so_do_errors() -> None:
+    def lines() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("the disk failed")
+
+    seen: list[int] = []
+    with pytest.raises(OSError, match="the disk failed"):
+        for number in recording.ahead(lines()):
+            seen.append(number)
+    assert seen == [0, 1, 2, 3, 4]
+    assert list(recording.ahead([])) == []

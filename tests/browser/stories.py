@@ -125,7 +125,8 @@ def hostile() -> Told:
         suspects=(Suspect("ptrace", "gate", HOSTILE, HOSTILE),),
         advice=(HOSTILE,),
     )
-    process = Process(7, comm=HOSTILE, exe=HOSTILE, cmdline=HOSTILE, user=HOSTILE)
+    process = Process(7, comm=HOSTILE, exe=HOSTILE, cmdline=HOSTILE, user=HOSTILE,
+                      container=HOSTILE, container_name=HOSTILE)  # fmt: skip
     return replace(
         trace,
         processes={7: process},

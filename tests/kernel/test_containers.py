@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ DATA = Path(__file__).parent.parent / "data"
 REPLY = (DATA / "docker-containers.http").read_bytes()
 IDS = {each["Names"][0][1:]: each["Id"] for each in json.loads(REPLY.partition(b"\r\n\r\n")[2])}
 CLIENT = "import socket, sys; socket.socket().connect_ex(('127.0.0.1', int(sys.argv[1])))"
+WHO = ("pid", "container", "container_name", "ns_pid")
 UNNAMED = hashlib.sha256(b"porttrace").hexdigest()
 
 
@@ -73,9 +75,8 @@ def _serve(server: socket.socket, answers: bool) -> None:
                 client.recv(1)  # until whoever asks gives up
 
 
-def whose(traced: Traced) -> list[tuple[int, str, str, int | None]]:
-    keys = ("pid", "container", "container_name", "ns_pid")
-    return [tuple(row[key] for key in keys) for row in traced.attempts]  # type: ignore[misc]
+def whose(traced: Traced) -> list[tuple[Any, ...]]:
+    return [tuple(row[key] for key in WHO) for row in traced.attempts]
 
 
 # -- told apart
@@ -100,8 +101,8 @@ def test_two_containers_with_the_same_pid_inside(web: Box, db: Box, tmp_path: Pa
     assert web.pid != db.pid
     shown = [json.loads(line) for line in
              run("show", str(path), "attempts", "--json").stdout.splitlines()]  # fmt: skip
-    keys = ("pid", "container", "container_name", "ns_pid")
-    assert [row for row in (tuple(each[key] for key in keys) for each in shown) if row in rows]
+    told = [tuple(each[key] for key in WHO) for each in shown]
+    assert [row for row in told if row[0] in (web.pid, db.pid)] == rows
     assert {each["netns"] for each in shown if each["pid"] in (web.pid, db.pid)} == {
         os.stat(f"/proc/{each.pid}/ns/net").st_ino for each in (web, db)
     }
@@ -201,8 +202,8 @@ def test_where_there_is_no_control_group_v2_its_processes_are_traced(web: Box, d
 def test_a_trace_of_a_container_ends_with_it() -> None:
     with box(UNNAMED) as short, running("--container", UNNAMED[:12], "-d", "60") as tracer:
         short.ask(f"connect {LISTENING}")
-        kill = [os.kill(pid, signal.SIGKILL) for pid in cgroups.pids_below(str(short.cgroup))]
-        assert kill
+        for pid in cgroups.pids_below(str(short.cgroup)):
+            os.kill(pid, signal.SIGKILL)
         while short.cgroup.exists():
             time.sleep(0.01)
             if not cgroups.pids_below(str(short.cgroup)):

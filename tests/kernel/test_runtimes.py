@@ -121,9 +121,9 @@ def test_a_container_of_runc_is_chosen_by_its_id(by_runc: Box) -> None:
 def podman(folder: Path) -> list[str]:
     places = (("--root", "root"), ("--runroot", "runroot"), ("--tmpdir", "tmp"))
     options = [word for name, place in places for word in (name, str(folder / place))]
-    # runc and no systemd: what works on any host. Limits that root may always ask for.
+    # runc, no systemd, and a storage that needs no mounts: what works on any host.
     return ["podman", *options, "--cgroup-manager=cgroupfs", "--runtime", "runc",
-            "--events-backend=none"]  # fmt: skip
+            "--storage-driver=vfs", "--events-backend=none"]  # fmt: skip
 
 
 @pytest.fixture
@@ -185,3 +185,36 @@ def test_and_in_its_files(by_podman: Box, folder: Path) -> None:
     place = "/var/lib/containers/storage"
     setup = f"mount -t tmpfs none /var/lib && mkdir -p {place}"
     assert_named(by_podman, f"{setup} && mount --bind {folder}/root {place}")
+
+
+# -- porttrace in a container itself
+
+ASK = """
+from porttrace.tracer.containers import Container
+from porttrace.tracer.runtimes import Names, host_roots
+print(*host_roots(), Names().of(Container("%s", "/x")))
+"""
+
+
+def test_from_within_a_container_the_files_of_the_host_are_asked(tmp_path: Path) -> None:
+    # GIVEN process 1 with the files of a runtime, and us in a root without them
+    number = hashlib.sha256(b"seen from within").hexdigest()
+    stored = tmp_path / "storage/overlay-containers/containers.json"
+    stored.parent.mkdir(parents=True)
+    stored.write_text(json.dumps([{"id": number, "names": ["shop"]}]))
+    root, shared = root_of(tmp_path)
+    binds = [f"mkdir -p {root}{path} && mount --rbind {path} {root}{path}" for path in shared]
+    place = "/var/lib/containers/storage"
+    setup = [
+        f"mount -t tmpfs none /var/lib && mkdir -p {place}",
+        f"mount --bind {tmp_path}/storage {place}",
+        f"mkdir {root}/proc && mount -t proc proc {root}/proc",
+        *binds,
+    ]
+    inside = f"chroot {root} {sys.executable} -c '{ASK % number}'"
+    done = subprocess.run(
+        ["unshare", "--pid", "--mount", "--propagation", "private", "--fork", "--mount-proc",
+         "sh", "-ec", " && ".join(setup) + f"; {inside}; true"],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.stdout == "/ /proc/1/root shop\n", done.stderr

@@ -86,7 +86,7 @@ def test_the_owner_of_a_rootless_container() -> None:
     assert Container(ID, f"/docker/{ID}").uid == 0
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\n\0")))
+@given(st.binary().map(os.fsdecode))
 def test_any_path(path: str) -> None:
     container_of([path])
     unit_of([path])
@@ -481,7 +481,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_containers_by_id_and_by_name(words: list[str], pids: set[int]) -> None:
     found = targets.in_containers(words)
-    assert found.pids == pids
+    assert set(found.pids or ()) == pids
     assert not found.cgroups
     assert found.pids_called.startswith(f"container {','.join(words)} (")
     assert "later are not traced" in found.notes[0]
@@ -517,14 +517,14 @@ def test_what_several_choices_have_in_common(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(namespaces, "find_netns", lambda word: 5)
     monkeypatch.setattr(namespaces, "pids_in_netns", lambda number: frozenset((12, 13, 21)))
     whole = targets.choose([], [], ["blue"])
-    assert (whole.pids, whole.netns) == ({12, 13, 21}, {5})
+    assert (sorted(whole.pids or ()), sorted(whole.netns)) == ([12, 13, 21], [5])
     assert whole.pids_called == "netns blue (3 processes and children)"
     both = targets.choose([], ["web"], ["blue"])
-    assert (both.pids, both.netns) == ({12}, frozenset())
+    assert (sorted(both.pids or ()), sorted(both.netns)) == ([12], [])
     assert both.pids_called == (
         "container web (2 processes and children), netns blue (3 processes and children)"
     )
-    assert targets.choose([12, 99], [], ["blue"]).pids == {12}
+    assert targets.choose([12, 99], [], ["blue"]).pids == frozenset((12,))
     assert targets.choose([12], [], []) == targets.Targets(frozenset((12,)))
     with pytest.raises(TargetError, match="in all of pid 99 and netns blue"):
         targets.choose([99], [], ["blue"])

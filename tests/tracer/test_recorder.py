@@ -189,10 +189,10 @@ def test_each_part_has_what_is_still_needed(tmp_path: Path) -> None:
     with Recorder(parts, HEADER, carry, QUICK) as recorder:
         recorder.look([HELD], {9: (SUSPECT,)})
         recorder.put(Round(table, 2 * S, {7: PROCESS, 8: Process(8)}, {3: ("f",)}))
-        time.sleep(0.05)
+        time.sleep(0.4)
         for watermark_ns in (3 * S, 4 * S):
             recorder.put(Round(exits.array(), watermark_ns))
-            time.sleep(0.05)
+            time.sleep(0.4)
         recorder.finish(END)
     found = [read(path) for path in sorted(tmp_path.iterdir())]
     assert len(found) >= 3
