@@ -213,10 +213,17 @@ def _kernel_facts(root: Path) -> tuple[Check, ...]:
             "kernel symbols",
             symbols,
             f"kernel.kptr_restrict = {restrict or 'absent'}{hidden}",
-            "the kernel functions that hold a connect have no names",
-            "sudo sysctl kernel.kptr_restrict=1",
+            "holds before the kernel's own connect are not seen: its functions have no names",
+            _show_symbols(root),
         ),
     )
+
+
+def _show_symbols(root: Path) -> str:
+    # kptr_restrict 1 shows them to whoever has CAP_SYSLOG, 2 to nobody.
+    if "CAP_SYSLOG" not in features.effective_capabilities(root):
+        return "give it CAP_SYSLOG"
+    return "sudo sysctl kernel.kptr_restrict=1"
 
 
 # (name, program, packages of Debian, what the lab cannot do without it)

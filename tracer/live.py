@@ -17,6 +17,7 @@ import numpy as np
 from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Process, Suspect
+from porttrace.tracer.features import shows_symbols
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
@@ -28,6 +29,10 @@ from porttrace.tracer.runtimes import Names
 from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.suspects import suspects
 
+_NO_SYMBOLS = (
+    "holds before the kernel's connect are not seen: without CAP_SYSLOG, or with "
+    "kernel.kptr_restrict=2, the functions on kernel stacks have no names"
+)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
 
@@ -64,6 +69,8 @@ class LiveTrace:
         try:
             before = in_syn_sent(self.options)
             self.probe.attach()
+            if not shows_symbols():
+                self.probe.missing.append(_NO_SYMBOLS)
             self._add_latecomers()
             self.start_ns = time.monotonic_ns()
             self._made = seed(self.probe, self.options, before, self.start_ns)
