@@ -126,8 +126,13 @@ def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
     begin = start_ns(marked)
     end = np.maximum(marked["end_ns"], marked["return_ns"])
     end = np.where(end == 0, NEVER, end)
-    for loss in losses:
-        marked["complete"] &= ~((begin <= loss.last_ns) & (end >= loss.first_ns))
+    # Of the losses that began before a row's end, some were not over before its beginning.
+    first, last = (
+        np.sort([min(time, NEVER) for time in times])
+        for times in zip(*((loss.first_ns, loss.last_ns) for loss in losses), strict=True)
+    )
+    begun, over = np.searchsorted(first, end, "right"), np.searchsorted(last, begin, "left")
+    marked["complete"] &= begun <= over
     return marked
 
 

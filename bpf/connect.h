@@ -116,7 +116,7 @@ static __always_inline void connect_enter(int fd, const void *sockaddr)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	u32 tid = id;
-	struct call c = {.fd = fd, .gate_stack = -1, .connect_stack = -1};
+	struct call c = {.fd = fd, .gate_stack = -1, .connect_stack = -1, .origin_stack = -1};
 	struct fd_key key = {.pid = id >> 32, .fd = fd};
 	struct fd_state *state;
 

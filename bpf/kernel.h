@@ -26,7 +26,7 @@ static __always_inline void read_peer(struct call *c, const void *sockaddr)
 	}
 }
 
-static __always_inline void kernel_connect_enter(u64 sock, const void *sockaddr)
+static __always_inline void kernel_connect_enter(void *ctx, u64 sock, const void *sockaddr)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct call *c = calls.lookup(&tid);
@@ -49,7 +49,11 @@ static __always_inline void kernel_connect_enter(u64 sock, const void *sockaddr)
 	new.kernel_sock = sock;
 	new.flags = FLAG_STREAM | CALL_BY_KERNEL;
 	read_peer(&new, sockaddr);
-	if (wanted_peer(new.daddr, new.dport) && calls.update(&tid, &new))
+	if (!wanted_peer(new.daddr, new.dport))
+		return;
+	/* Here, not later: under a kretprobe, older kernels see no further than its trampoline. */
+	new.origin_stack = kernel_stack(ctx);
+	if (calls.update(&tid, &new))
 		count(COUNT_CALLS_FULL, 1);
 }
 
@@ -70,7 +74,7 @@ static __always_inline void kernel_connect_return(void *ctx, int ret)
 		if (e) {
 			set_caller(e);
 			fill_return(e, c);
-			e->connect_stack = kernel_stack(ctx);
+			e->connect_stack = c->origin_stack;
 			e->error = ret;
 			emit(ctx, e);
 		}

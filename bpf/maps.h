@@ -25,7 +25,7 @@ struct call {
 	u16 dport;
 	u8 daddr[ADDR_LEN];
 	u32 flags;
-	u32 pad;
+	s32 origin_stack; /* of a call that is not connect(2): where it came from */
 	u64 kernel_ns;
 	u64 kernel_return_ns;
 	u64 kernel_sock; /* what the kernel's own connect was called for */

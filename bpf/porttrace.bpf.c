@@ -150,7 +150,7 @@ struct sock;
 #ifdef FENTRY
 KFUNC_PROBE(tcp_v4_connect, struct sock *sk, void *uaddr)
 {
-	kernel_connect_enter((u64)sk, uaddr);
+	kernel_connect_enter(ctx, (u64)sk, uaddr);
 	return 0;
 }
 
@@ -162,7 +162,7 @@ KRETFUNC_PROBE(tcp_v4_connect, struct sock *sk, void *uaddr, int addr_len, int r
 
 KFUNC_PROBE(tcp_v6_connect, struct sock *sk, void *uaddr)
 {
-	kernel_connect_enter((u64)sk, uaddr);
+	kernel_connect_enter(ctx, (u64)sk, uaddr);
 	return 0;
 }
 
@@ -199,7 +199,7 @@ KRETFUNC_PROBE(inet_csk_accept, struct sock *sk)
 #ifdef KPROBE
 int on_kernel_connect(struct pt_regs *ctx)
 {
-	kernel_connect_enter(CALL_ARG1(ctx), (const void *)CALL_ARG2(ctx));
+	kernel_connect_enter(ctx, CALL_ARG1(ctx), (const void *)CALL_ARG2(ctx));
 	return 0;
 }
 

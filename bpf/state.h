@@ -111,7 +111,9 @@ static __always_inline void join_call(struct attempt *a, struct call *c, u64 soc
 	a->connect_stack = c->connect_stack;
 	a->kernel_ns = c->kernel_ns;
 	a->flags = FLAG_IN_CONNECT;
-	if (!(c->flags & CALL_BY_KERNEL))
+	if (c->flags & CALL_BY_KERNEL)
+		a->origin_stack = c->origin_stack;
+	else
 		a->origin = ORIGIN_CONNECT;
 }
 
@@ -158,7 +160,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 		forget_call(&a, sock);
 		return;
 	}
-	if (!a.origin)
+	if (!a.origin && a.origin_stack < 0)
 		a.origin_stack = kernel_stack(ctx);
 	drop_stale(sock);
 	if (attempts.update(&sock, &a)) {

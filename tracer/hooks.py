@@ -92,14 +92,17 @@ def function_hooks(mode: str) -> tuple[Hook, ...]:
     The programs of `fentry` have no name here: each belongs to one function, and bcc
     names it after that.
     """
-    kinds = {"fentry": ("fentry", "fexit"), "kprobe": ("kprobe", "kretprobe")}.get(mode)
+    # Returns first: of the probes at one function the kernel runs the newest first
+    # (add_new_kprobe in kernel/kprobes.c), and an entry is to see the stack before a
+    # kretprobe has put its own address there.
+    kinds = {"fentry": ("fexit", "fentry"), "kprobe": ("kretprobe", "kprobe")}.get(mode)
     if kinds is None:
         return ()
     named = mode == "kprobe"
     return tuple(
         Hook(kind, function, program if named else "", cost)
         for function, entry, exit_, cost in _FUNCTIONS
-        for kind, program in zip(kinds, (entry, exit_), strict=True)
+        for kind, program in zip(kinds, (exit_, entry), strict=True)
     )
 
 

@@ -11,6 +11,7 @@ from porttrace.analysis.findings.behind import Behind, behind
 from porttrace.analysis.findings.dead_wording import Dead, advice, summary
 from porttrace.analysis.holds import Spans, service
 from porttrace.analysis.model import Finding, Outcome, Table, Trace, start_ns
+from porttrace.analysis.pairs import as_numbers
 
 RULE = "dead-destination"
 _FAILED = (Outcome.refused, Outcome.timed_out, Outcome.unreachable)
@@ -85,8 +86,8 @@ def _keys(trace: Trace) -> Ints:
     known = [trace.processes.get(pid) for pid in pids.tolist()]
     containers = np.array([each.container if each else "" for each in known], np.str_)
     inside = np.unique(containers, return_inverse=True)[1].reshape(-1)[back]
-    pairs = np.column_stack([keys, np.where(_is_loopback(trace.columns), inside, -1)])
-    ranks: Ints = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    (pairs,) = as_numbers((keys, np.where(_is_loopback(trace.columns), inside, -1)))
+    ranks: Ints = np.unique(pairs, return_inverse=True)[1].reshape(-1).astype(np.int64)
     return ranks
 
 

@@ -570,3 +570,26 @@ def test_no_bytes_make_it_fail(raw: bytes, watermark: int) -> None:
     pending(still)
     mark_losses(flush(still, (Loss(0, watermark, 0, 1),)), (Loss(0, 1, 0, 1),))
     assert rows.dtype == ATTEMPT
+
+
+_INSTANTS = st.integers(1, 30)
+
+
+@given(
+    st.lists(st.tuples(_INSTANTS, st.integers(0, 9), st.booleans()), max_size=8),
+    st.lists(st.tuples(_INSTANTS, st.integers(0, 9)), min_size=1, max_size=5),
+)
+def test_every_loss_touches_the_rows_it_overlaps(
+    lives: list[tuple[int, int, bool]], lost: list[tuple[int, int]]
+) -> None:
+    rows = np.zeros(len(lives), ATTEMPT)
+    rows["complete"] = True
+    for row, (begin, length, over) in zip(rows, lives, strict=True):
+        row["syn_ns"], row["end_ns"] = begin, begin + length if over else 0
+    losses = tuple(Loss(first, first + length, 0, 1) for first, length in lost)
+    touched = [
+        any(loss.first_ns <= (begin + length if over else NEVER) for loss in later)
+        for begin, length, over in lives
+        for later in [[loss for loss in losses if loss.last_ns >= begin]]
+    ]
+    assert mark_losses(rows, losses)["complete"].tolist() == [not each for each in touched]

@@ -3,12 +3,23 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from porttrace.analysis import concurrency
-from porttrace.analysis.concurrency import at_start, count_at, demand, in_flight, peaks, steps
-from porttrace.analysis.model import ATTEMPT, Attempts, Origin, Outcome, no_attempts
+from porttrace.analysis.concurrency import (
+    at_start,
+    count_at,
+    demand,
+    highest_demand,
+    highest_in_flight,
+    in_flight,
+    open_at_start,
+    peaks,
+    steps,
+)
+from porttrace.analysis.model import ATTEMPT, Attempts, Origin, Outcome, no_attempts, start_ns
 
 from .simulate import Client, row
 
@@ -94,6 +105,47 @@ def test_scopes_keep_apart_what_differs() -> None:
     keys = {scope: concurrency.scope_keys(table, scope) for scope in concurrency.SCOPES}
     assert len(set(keys["thread"])) == len(set(keys["process"])) == 2
     assert len(set(keys["destination"])) == len(set(keys["user"])) == len(set(keys["host"])) == 1
+
+
+@pytest.mark.parametrize(
+    "others", [[], [bytes(15) + b"\1", bytes(range(16))]], ids=["4", "4 and 6"]
+)
+def test_destinations_are_ranked_by_address_and_port(others: list[bytes]) -> None:
+    addresses = [bytes(10) + b"\xff\xff" + bytes([192, 0, 2, n]) for n in (9, 1, 9, 200)] + others
+    ports = [80, 443, 80, 80, 53, 80][: len(addresses)]
+    table = np.zeros(2 * len(addresses), ATTEMPT)
+    table["daddr"] = np.frombuffer(b"".join(2 * addresses), "V16")
+    table["dport"] = ports + [port + 1 for port in ports]
+    ends = [
+        (*np.frombuffer(a.tobytes(), "<u8"), p)
+        for a, p in zip(table["daddr"], table["dport"], strict=True)
+    ]
+    ranks = [sorted(set(ends)).index(end) for end in ends]
+    assert concurrency.scope_keys(table, "destination").tolist() == ranks
+
+
+@given(INTERVALS)
+def test_the_highest_counts_are_the_peaks(intervals: list[tuple[int, int, int]]) -> None:
+    key, start, end = columns(intervals)
+    table = np.zeros(len(key), ATTEMPT)
+    table["pid"], table["syn_ns"], table["end_ns"] = key, start + 1, end + 1
+    table["outcome"] = Outcome.established
+    for made, highest in ((in_flight, highest_in_flight), (demand, highest_demand)):
+        assert highest(table, "process", 99) == peaks(made(table, "process", 99))
+
+
+@given(INTERVALS)
+def test_open_at_start_is_what_the_steps_say(intervals: list[tuple[int, int, int]]) -> None:
+    key, start, end = columns(intervals)
+    table = np.zeros(len(key), ATTEMPT)
+    table["pid"], table["syn_ns"], table["end_ns"] = key, start + 1, end + 1
+    table["gate_ns"] = np.where(start > 9, start - 5, 0)
+    table["outcome"] = np.where(end % 3 == 0, Outcome.pending, Outcome.established)
+    flying, wanting = open_at_start(table)
+    seen = count_at(in_flight(table, "process", 1 << 40), key, table["syn_ns"])
+    wanted = count_at(demand(table, "process", 1 << 40), key, start_ns(table))
+    assert flying.tolist() == np.maximum(seen, 1).tolist()
+    assert wanting.tolist() == np.maximum(wanted, 1).tolist()
 
 
 def test_no_attempts_make_no_steps() -> None:

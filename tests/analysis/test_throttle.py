@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from porttrace.analysis.holds import Spans
-from porttrace.analysis.throttle import Queue, Verdict, examine
+from porttrace.analysis.holds import Queue, Spans
+from porttrace.analysis.throttle import Verdict, examine
 
 MS = 1_000_000
 

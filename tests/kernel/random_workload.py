@@ -1,5 +1,7 @@
 """Threads that connect at random, bounded, and by a seed: the same attempts everywhere.
 
+    PYTHONPATH=tests python -m kernel.random_workload
+
 Runs in a network namespace of its own (unshare -n). Fails when an attempt ends otherwise
 than planned.
 """
@@ -7,14 +9,12 @@ than planned.
 import errno
 import random
 import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-from modes_workload import CLOSED, KINDS, LIVE, attempt, furnish
+from kernel.modes_workload import CLOSED, KINDS, LIVE, attempt, furnish
 
 SEED, THREADS, STEPS = 20, 8, 25
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from porttrace.lab.site import Site, open_site
-from porttrace.tracer.modes import MODES, why_not
+from porttrace.tracer.hooks import MODES
+from porttrace.tracer.modes import why_not
 from tracing import run, trace
 
 pytestmark = pytest.mark.kernel

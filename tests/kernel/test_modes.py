@@ -10,7 +10,8 @@ import pytest
 
 from kernel.modes_workload import ways_here
 from kernel.random_workload import Step, plan
-from porttrace.tracer.modes import MODES, why_not
+from porttrace.tracer.hooks import MODES
+from porttrace.tracer.modes import why_not
 from tracing import read, run, trace
 
 pytestmark = pytest.mark.kernel
@@ -64,8 +65,8 @@ def test_a_random_workload_gives_the_same_table(mode: str) -> None:
     if why_not(mode):
         return  # shown above to be refused
     # GIVEN threads that connect at random, by a seed that is the same everywhere
-    command = ["unshare", "--net", sys.executable, str(HERE / "random_workload.py")]
-    traced = trace(command, "--mode", mode, timeout_s=240)
+    module = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, "-m", "kernel.random_workload"]
+    traced = trace(["unshare", "--net", *module], "--mode", mode, timeout_s=240)
     # THEN each thread has made the attempts that the seed says, in their order
     assert traced.code == 0, traced.notes
     seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name in plan()}
@@ -123,7 +124,7 @@ def attempts_of(mode: str) -> list[tuple[Any, ...]]:
         rows.append(("connect", nowhere, LIVE, None, "unreachable", 101))
     rows.append(("connect", "127.0.0.1", LIVE, True, "established", 0))
     rows.append(("connect", "127.0.0.1", LIVE, True, "no_port", 99))
-    by = {
+    by: dict[str, tuple[str, bool | None]] = {
         "io_uring": ("io_uring", None),
         "io_uring_async": ("io_uring", None),
         "fastopen": ("fastopen", None),
@@ -131,11 +132,11 @@ def attempts_of(mode: str) -> list[tuple[Any, ...]]:
         "32-bit": ("connect", None),
     }
     for way in (*ways_here(), "32-bit"):
-        origin, blocking = by[way]
-        rows.append((origin, "127.0.0.1", LIVE, blocking, "established", 0))
-        rows.append((origin, "127.0.0.1", CLOSED, blocking, "refused", 111))
+        origin, blocks = by[way]
+        rows.append((origin, "127.0.0.1", LIVE, blocks, "established", 0))
+        rows.append((origin, "127.0.0.1", CLOSED, blocks, "refused", 111))
         # before the SYN, and not by the connect(2) that tracepoints see: needs the better modes
-        if mode != "tracepoint" or blocking:
+        if mode != "tracepoint" or blocks:
             rows.append((origin, "203.0.113.1", 80, None, "unreachable", 101))
     return rows
 

@@ -34,7 +34,13 @@ sys.exit(print(reason, file=sys.stderr) or {_NO_SUCH_MODE} if reason else 0)
 def short(guest: Guest) -> list[str]:
     """Return the command that tests every hook mode once, without the long random workloads."""
     report = results_directory(guest.kernel.version) / "short.xml"
-    return [*_PYTEST, f"--junitxml={report}", "-k", "expected or every_way", "tests/kernel/test_modes.py"]
+    return [
+        *_PYTEST,
+        f"--junitxml={report}",
+        "-k",
+        "expected or every_way",
+        "tests/kernel/test_modes.py",
+    ]
 
 
 def run_all(guests: list[Guest]) -> int:
