@@ -38,7 +38,7 @@ class Session:
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
         self._events = 0
         self._held: list[Held] = []
-        self._host = host(live.probe.mode)
+        self._host = host(live.probe)
 
     def take(self, done: Round) -> Attempts:
         """Add a round and return the attempts that it finished."""

@@ -56,7 +56,9 @@ class Beside:
 
 def header_values(header: TraceHeader) -> dict[str, Any]:
     """Return a header as plain values for JSON."""
-    return {**vars(header), "host": {**vars(header.host), "sysctls": dict(header.host.sysctls)}}
+    host = vars(header.host)
+    plain = {name: dict(host[name]) for name in ("sysctls", "drop_reasons")}
+    return {**vars(header), "host": {**host, **plain}}
 
 
 def header_of(values: dict[str, Any]) -> TraceHeader:

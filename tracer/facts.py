@@ -50,6 +50,7 @@ class Host:
     mode: str = "tracepoint"
     wire: bool = False
     sysctls: Mapping[str, int] = field(default_factory=dict)  # tcp_syn_retries, ...
+    drop_reasons: Mapping[str, str] = field(default_factory=dict)  # number: the kernel's own name
 
 
 @dataclass(frozen=True)

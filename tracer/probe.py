@@ -73,6 +73,11 @@ class Probe:
         return self._program.mode
 
     @property
+    def wire_fd(self) -> int:
+        """The descriptor of the socket filter of the wire probe, -1 when there is none."""
+        return self._program.wire_fd
+
+    @property
     def missing(self) -> list[str]:
         """What is lost by hooks that this host lacks, in words."""
         return self._program.missing
