@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from porttrace.analysis import attempts
-from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of
+from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import Attempts, Finding, Loss, Process, Suspect, Trace, no_attempts
@@ -33,6 +33,7 @@ class Session:
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._watches: dict[int, int] = {}
         self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
@@ -46,6 +47,7 @@ class Session:
         self.stacks.update(done.stacks)
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
+        self._watches.update(watches_of(done.events))
         self._events += len(done.events)
         self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
@@ -103,6 +105,7 @@ class Session:
             stacks=self.stacks,
             losses=self._losses,
             exits=self._exits,
+            watches=self._watches,
             host=self._host,
             suspects=self._suspects,
             filter=options.describe(),
