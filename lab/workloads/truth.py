@@ -20,10 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from porttrace.lab.cgroups import own as own_cgroup
 
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)
@@ -63,6 +65,9 @@ class Attempt:
     start_ns: int
     end_ns: int
     result: str
+    pid: int = field(default_factory=os.getpid)
+    uid: int = field(default_factory=os.getuid)
+    cgroup: str = field(default_factory=own_cgroup)
 
     @property
     def seconds(self) -> float:
@@ -77,7 +82,9 @@ class Report:
         self._owns_file = truth_path is not None
         self._file: IO[str] = sys.stdout
         if truth_path is not None:
-            self._file = Path(truth_path).open("w")  # noqa: SIM115 - closed in __exit__
+            Path(truth_path).write_text("")
+            # To append: children of a fork write to the same file, each line as a whole.
+            self._file = Path(truth_path).open("a")  # noqa: SIM115 - closed in __exit__
         self._lock = threading.Lock()
 
     def __enter__(self) -> Report:
@@ -96,7 +103,8 @@ class Report:
         """Write one record; `words` tell people the same, where stdout is not the truth's."""
         line = json.dumps({"type": record_type, **record})
         with self._lock:
-            print(line, file=self._file, flush=True)
+            self._file.write(f"{line}\n")  # in one piece: other processes write here, too
+            self._file.flush()
             if self._owns_file:
                 print(words, flush=True)
 
