@@ -75,6 +75,7 @@ def run_process(process: int, options: argparse.Namespace, report: Report) -> No
     """Run all threads of one process to their end."""
     if process >= options.dead_processes:
         options = argparse.Namespace(**{**vars(options), "dead_share": 0.0})
+        time.sleep(options.live_after)
 
     def body(number: int) -> None:
         if options.nonblocking_per_thread > 0:
@@ -145,6 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cgroups", type=int, default=0, metavar="G", help="0: the caller's own")
     parser.add_argument(
         "--dead-processes", type=int, default=10**6, metavar="P", help="only so many try the dead"
+    )
+    parser.add_argument(
+        "--live-after", type=float, default=0.0, metavar="S", help="the others start later"
     )
     return parser
 

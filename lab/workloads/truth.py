@@ -57,7 +57,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One connect as the program saw it; `result` is `connected`, `timeout` or an errno's name."""
+    """One connect as the program saw it; `result` is `connected`, `timeout` or an errno's name.
+
+    `sport` is the port that the kernel chose, 0 where it had chosen none.
+    """
 
     thread: str
     tid: int
@@ -68,6 +71,7 @@ class Attempt:
     pid: int = field(default_factory=os.getpid)
     uid: int = field(default_factory=os.getuid)
     cgroup: str = field(default_factory=own_cgroup)
+    sport: int = 0
 
     @property
     def seconds(self) -> float:
@@ -152,10 +156,11 @@ def connect(
         sock.settimeout(timeout_s)
     start_ns = time.monotonic_ns()
     result = _outcome(sock, destination)
+    sport = sock.getsockname()[1]
     if result != "connected":
         sock.close()
     end_ns = time.monotonic_ns()
-    attempt = _attempt(destination, start_ns, end_ns, result)
+    attempt = _attempt(destination, start_ns, end_ns, result, sport)
     return attempt, (sock if result == "connected" else None)
 
 
@@ -180,12 +185,13 @@ def start_connect(destination: Destination, timeout_s: float) -> Callable[[], At
     sock.setblocking(False)
     start_ns = time.monotonic_ns()
     error = sock.connect_ex((destination.host, destination.port))
+    sport = sock.getsockname()[1]
 
     def finish() -> Attempt:
         final = _wait_for_error(sock, timeout_s) if error == errno.EINPROGRESS else error
         sock.close()
         result = errno.errorcode.get(final, "EIO") if final else "connected"
-        return _attempt(destination, start_ns, time.monotonic_ns(), result)
+        return _attempt(destination, start_ns, time.monotonic_ns(), result, sport)
 
     return finish
 
@@ -199,9 +205,11 @@ def _wait_for_error(sock: socket.socket, timeout_s: float) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def _attempt(destination: Destination, start_ns: int, end_ns: int, result: str) -> Attempt:
-    thread = threading.current_thread().name
-    return Attempt(thread, threading.get_native_id(), str(destination), start_ns, end_ns, result)
+def _attempt(
+    destination: Destination, start_ns: int, end_ns: int, result: str, sport: int
+) -> Attempt:
+    thread, tid = threading.current_thread().name, threading.get_native_id()
+    return Attempt(thread, tid, str(destination), start_ns, end_ns, result, sport=sport)
 
 
 def drop(sock: socket.socket | None) -> None:
