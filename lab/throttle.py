@@ -10,19 +10,40 @@ from dataclasses import dataclass
 
 from porttrace.lab.errors import LabError
 
+# A packet tells its socket, and the socket its user, cgroup and process; but no thread.
+_SOCKET_SCOPES = ("process", "user", "cgroup", "destination", "host")
+
 SCOPES_OF_KIND = {
     "gate": ("thread", "process", "user", "destination", "host"),
     "preload": ("thread", "process"),
+    "egress-hold": _SOCKET_SCOPES,
+    "egress-drop": _SOCKET_SCOPES,
+    "rate": ("user", "destination", "host"),
+    "rate-hold": _SOCKET_SCOPES,
+    "deny": _SOCKET_SCOPES,
+    "deny-cgroup": ("cgroup",),
+    "gateway": _SOCKET_SCOPES,
+    "gateway-drop": _SOCKET_SCOPES,
+    "ingress-hold": _SOCKET_SCOPES,
 }
+# These change the packet filter of a whole network namespace, so they need one of their own.
+PACKET_KINDS = frozenset(SCOPES_OF_KIND) - {"gate", "preload", "deny-cgroup"}
+ROUTED_KINDS = frozenset({"gateway", "gateway-drop"})
+ANSWERS = ("reset", "port", "prohibited")
 
 
 @dataclass(frozen=True)
 class Throttle:
-    """`slots` attempts of one `scope` pass at once; the gate takes 0 as "watched, never held"."""
+    """`slots` attempts of one `scope` pass at once; 0 is "watched, never held" where that works.
+
+    `rate_per_s` is for the kinds that count by time, `answer` for `deny`.
+    """
 
     kind: str
     slots: int = 1
     scope: str = "process"
+    rate_per_s: float = 2.0
+    answer: str = "reset"
 
     def __post_init__(self) -> None:
         if self.kind not in SCOPES_OF_KIND:
@@ -40,10 +61,24 @@ class Throttle:
                 f"a throttle cannot have {self.slots} slots",
                 "give 1 or more, or 0 for a control without any limit",
             )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if self.rate_per_s <= 0:
+            raise LabError(
+                f"a throttle cannot let {self.rate_per_s} attempts go in a second",
+                "give a rate above 0, such as --rate 2",
+            )
+        if self.answer not in ANSWERS:
+            raise LabError(
+                f"the throttle {self.kind} cannot answer by {self.answer!r}",
+                f"it answers by: {', '.join(ANSWERS)}",
+            )
 
     def argv(self, command: list[str]) -> list[str]:
         """Return the command line that runs `command` under this throttle."""
         return [
             *(sys.executable, "-m", "porttrace.lab.run", self.kind),
-            *("--slots", str(self.slots), "--scope", self.scope, "--", *command),
+            *("--slots", str(self.slots), "--scope", self.scope),
+            *("--rate", str(self.rate_per_s), "--answer", self.answer, "--", *command),
         ]
