@@ -40,13 +40,13 @@ class Traced:
     def is_trusted(self) -> bool:
         """Tell whether nothing was lost.
 
-        In an emulated guest programs run so long that interrupts come in the middle of one, and
-        the kernel then leaves out those at the interrupt: a few are all right there.
+        An interrupt may come in the middle of a program, and the kernel then leaves out those at
+        the interrupt. On a busy machine, or an emulated one, a few are all right.
         """
         trust = self.report["trust"]
-        most = trust["events"] // 50 if os.environ.get("PORTTRACE_SLOW") else 0
+        few = 0 < trust["lost_events"] <= trust["events"] // 50 and not trust["attempts_unknown"]
         complete: bool = trust["complete"]
-        return complete or 0 < trust["lost_events"] <= most
+        return complete or few
 
     def findings(self, rule: str) -> list[dict[str, Any]]:
         """Return the findings of the final report that `rule` made."""

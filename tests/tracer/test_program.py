@@ -136,7 +136,7 @@ def test_a_mode_whose_main_hook_is_refused_is_refused() -> None:
     with pytest.raises(Refused, match="tcp_v4_connect could not be loaded"):
         loaded("fentry", bpf(kfunc__tcp_v4_connect=lambda _: True))
     program = loaded("kprobe", bpf(attach=("tcp_v4_connect",)))
-    with pytest.raises(Refused, match="cannot attach to the kprobe tcp_v4_connect"):
+    with pytest.raises(Refused, match="cannot attach to the kretprobe tcp_v4_connect"):
         program.attach()
 
 
