@@ -21,6 +21,9 @@ from porttrace.analysis.throttle import Verdict
 _AFTER_THE_CALL = {
     "gate": "after the system call was made, before the kernel's connect began",
     "connect": "inside the kernel's connect, before SYN_SENT",
+    "egress": "after the kernel had made the SYN, before it left this host",
+    "network": "after the SYN had left this host, before an answer came",
+    "ingress": "after the answer had come in, before the socket had it",
 }
 
 

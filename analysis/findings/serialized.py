@@ -13,6 +13,7 @@ from porttrace.analysis.findings import wording
 from porttrace.analysis.findings.alternatives import Case, alternatives
 from porttrace.analysis.findings.parties import blockers, suspects, victims
 from porttrace.analysis.groups import LONG_NS, Group, stand_at
+from porttrace.analysis.holds import ON_THE_WAY
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
@@ -33,7 +34,8 @@ def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]
 # Nothing that is found in user space counts without such a library: then there is no need to look.
 def _places(trace: Trace) -> tuple[str, ...]:
     known = any(process.preloads for process in trace.processes.values())
-    return ("gate", "connect", "user") if known else ("gate", "connect")
+    seen = bool(trace.columns["watched"].any())
+    return ("gate", "connect", *(ON_THE_WAY if seen else ()), *(("user",) if known else ()))
 
 
 def _pids(case: Case) -> list[int]:
@@ -82,7 +84,7 @@ def _finding(case: Case) -> Finding:
         scope=group.scope,
         slots=group.verdict.slots,
         place=place,
-        mechanism="queue",
+        mechanism=group.verdict.mechanism,
         evidence=_evidence(case, total, sure),
         hypotheses=alternatives(case),
         victims=behind,
