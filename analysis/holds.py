@@ -1,10 +1,10 @@
 """Where in the way of a connect an attempt stood still, and for how long.
 
 A hold lies between two neighbouring marks. A place is what lies between them: `user` code before
-the call, the `gate` at the entry of the call, the kernel's `connect` before SYN_SENT, `egress` until
-the SYN is on the wire, the `network` until an answer is, `ingress` until the socket has it, and the
-`return` to the program. `beyond` is all from SYN_SENT to the outcome: where the wire was not watched,
-its parts are not known.
+the call, the `gate` at the entry of the call, the kernel's `connect` before SYN_SENT, `egress`
+until the SYN is on the wire, the `network` until an answer is, `ingress` until the socket has it,
+and the `return` to the program. `beyond` is all from SYN_SENT to the outcome: where the wire was
+not watched, its parts are not known.
 """
 
 from dataclasses import dataclass

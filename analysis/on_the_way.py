@@ -30,7 +30,7 @@ class Candidate:
 
 
 def held_at(attempts: Table, place: str, trace_end: int) -> Spans:
-    """Return when each attempt was held at a place on the way: `holds.spans` without round trips."""
+    """Return when each attempt was held at such a place: `holds.spans` without round trips."""
     hold = spans(attempts, place, trace_end)
     if place == "network":
         stop = np.maximum(hold.start, hold.stop - np.where(hold.closed, _round_trip(attempts), 0))
@@ -90,7 +90,8 @@ def _past(attempts: Table, place: str, trace_end: int, hold: Spans) -> Spans:
 
 def _unanswered(attempts: Table) -> Bools:
     silent = (attempts["answer"] == Answer.none) | (attempts["answer"] == Answer.icmp)
-    return silent & (attempts["outcome"] != Outcome.established)
+    unanswered: Bools = silent & (attempts["outcome"] != Outcome.established)
+    return unanswered
 
 
 # Lost SYNs: held until the one was sent that was answered.

@@ -164,7 +164,7 @@ class _Growing:
         self._rows: list[Attempts] = []
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
-        self._watches: dict[int, int] = {}
+        self._watches = {int(number): since for number, since in header.watches.items()}
         self._processes: dict[int, Process] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}

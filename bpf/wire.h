@@ -113,7 +113,9 @@ static __always_inline bool read_v6(struct __sk_buff *skb, struct packet *p)
 		/* a later fragment holds no port */
 		if (p->protocol == 44 && (head[2] || (head[3] & 0xf8)))
 			return false;
-		p->offset += p->protocol == 44 ? 8 : p->protocol == 51 ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
+		p->offset += p->protocol == 44   ? 8
+			     : p->protocol == 51 ? (head[1] + 2) * 4
+						 : (head[1] + 1) * 8;
 		p->protocol = head[0];
 	}
 	return true;
@@ -232,7 +234,8 @@ static __always_inline void read_icmp(struct __sk_buff *skb, struct packet *p)
 	u32 tcp[2];
 	bool known;
 
-	if (bpf_skb_load_bytes(skb, p->offset, head, sizeof(head)) || !is_error(p->protocol, head[0]))
+	if (bpf_skb_load_bytes(skb, p->offset, head, sizeof(head)) ||
+	    !is_error(p->protocol, head[0]))
 		return;
 	known = p->protocol == NEXT_ICMP ? read_v4(skb, &quoted) : read_v6(skb, &quoted);
 	if (!known || quoted.protocol != NEXT_TCP)

@@ -92,7 +92,7 @@ def trace_live(
         live_trace = ends.enter_context(LiveTrace(options, features.compile_flags()))
         session = Session(live_trace)
         printer: Printer = (
-            JsonPrinter(session.processes)
+            JsonPrinter(session.processes, session.host.drop_reasons)
             if as_json
             else TextPrinter(live_trace.start_ns, timestamps, session.processes)
         )

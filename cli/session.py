@@ -12,7 +12,16 @@ from porttrace.analysis import attempts
 from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
-from porttrace.analysis.model import Attempts, Finding, Loss, Process, Suspect, Trace, no_attempts
+from porttrace.analysis.model import (
+    Attempts,
+    Finding,
+    Host,
+    Loss,
+    Process,
+    Suspect,
+    Trace,
+    no_attempts,
+)
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
@@ -40,6 +49,11 @@ class Session:
         self._events = 0
         self._held: list[Held] = []
         self._host = host(live.probe)
+
+    @property
+    def host(self) -> Host:
+        """The facts about this host that findings rest on."""
+        return self._host
 
     def take(self, done: Round) -> Attempts:
         """Add a round and return the attempts that it finished."""

@@ -25,6 +25,7 @@ class TraceHeader:
     filter: str = ""  # in words, "" for everything
     gates_seen: bool = True  # False when the scheduler was not watched
     notes: tuple[str, ...] = ()  # what limits trust from the beginning
+    watches: Mapping[str, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
     clock: str = "CLOCK_MONOTONIC"
     part: int = 0  # 1, 2, ... of a recording in parts; 0: it is one file
     version: str = ""  # of the porttrace that wrote it
@@ -58,7 +59,7 @@ def header_values(header: TraceHeader) -> dict[str, Any]:
     """Return a header as plain values for JSON."""
     host = vars(header.host)
     plain = {name: dict(host[name]) for name in ("sysctls", "drop_reasons")}
-    return {**vars(header), "host": {**host, **plain}}
+    return {**vars(header), "host": {**host, **plain}, "watches": dict(header.watches)}
 
 
 def header_of(values: dict[str, Any]) -> TraceHeader:

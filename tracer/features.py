@@ -141,7 +141,8 @@ def has_tracepoint(name: str, root: Path = ROOT) -> bool:
 
 def has_field(name: str, field: str, root: Path = ROOT) -> bool:
     """Whether the record of the tracepoint `category:name` has that field."""
-    return re.search(rf"^\tfield:[^;]*\b{field}(\[\w*\])?;", tracepoint_format(name, root), re.M) is not None
+    pattern = rf"^\tfield:[^;]*\b{field}(\[\w*\])?;"
+    return re.search(pattern, tracepoint_format(name, root), re.M) is not None
 
 
 def compile_flags(root: Path = ROOT) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ class LiveTrace:
         self._order = FinishedRounds()
         self._made = no_events()
         self._wire: Wire | None = None
+        self.watches: dict[int, int] = {}  # network namespace to when its wire was first seen, ns
         self._known: dict[int, Process] = {}
         self._first: dict[int, Process] = {}  # known before the first round
         self._settled: set[int] = set()  # read again at their first attempt
@@ -100,14 +101,16 @@ class LiveTrace:
 
     def _watch(self, *pids: int) -> None:
         # The wire of the network namespaces that these processes are in, each from now on.
-        for pid in pids if self._wire else ():
+        if not self._wire:
+            return
+        for pid in pids:
             found = self._wire.watch(pid)
             if found:
+                self.watches[found[0]] = found[1]
                 event = _made_event(EventType.WATCH, found[1])
                 event["cgroup"] = found[0]
                 self._made = np.concatenate([self._made, event])
-        if self._wire:
-            self.probe.missing.extend(set(self._wire.missing) - set(self.probe.missing))
+        self.probe.missing.extend(set(self._wire.missing) - set(self.probe.missing))
 
     def _add_latecomers(self) -> None:
         # While the program was loaded, others may have entered, or forked and not been followed.

@@ -307,6 +307,7 @@ def header(live: LiveTrace) -> TraceHeader:
         filter=options.describe(),
         gates_seen=gates_seen(options, missing),
         notes=notes(options, missing, live.counters()),
+        watches={str(number): since_ns for number, since_ns in live.watches.items()},
     )
 
 

@@ -54,7 +54,8 @@ def most_at_once(rows: list[Record], wire: Wire) -> int:
     first_ns = wire.first_ns()
     spans = [(first_ns[r["sport"]], r["end_ns"] - SLACK_NS) for r in rows if r["sport"] in first_ns]
     assert spans
-    return max(sum(start <= at < end for start, end in spans) for at, _end in spans)
+    most: int = max(sum(start <= at < end for start, end in spans) for at, _end in spans)
+    return most
 
 
 @pytest.mark.parametrize("slots", [1, 3])
