@@ -131,6 +131,7 @@ def attempt_json(
         "retransmits": int(row["retransmits"]),
         "wire_count": int(row["wire_count"]),
         "answer": Answer(int(row["answer"])).name,
+        "answers": int(row["answers"]),
         "icmp": _icmp(row),
         "drop_reason": names.drop_reason(int(row["drop_reason"]), reasons or {}) or None,
         "wire_source": _translated(row, "s"),
