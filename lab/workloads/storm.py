@@ -119,7 +119,8 @@ def _fork(process: int, options: argparse.Namespace, report: Report, folders: li
     status = 1
     try:
         if folders:
-            enter(folders[process % len(folders)])
+            # Crosswise: two users and two cgroups make four different pairs.
+            enter(folders[process // max(1, options.users) % len(folders)])
         if options.users:
             os.setuid(_FIRST_UID + process % options.users)
         die_with_parent(parent_pid, signal.SIGKILL)

@@ -9,8 +9,9 @@ import pytest
 from porttrace.lab import scenarios
 from porttrace.lab.errors import LabError
 from porttrace.lab.hosts import namespaces
-from porttrace.lab.scenarios import SCENARIOS, Settings
+from porttrace.lab.scenarios import SCENARIOS
 from porttrace.lab.site import read_records, run
+from porttrace.lab.story import Settings
 
 QUICK = Settings(dead_time_s=1.0, pages=4, page_interval_s=0.2, pause_s=0.3, threads=3, connects=2)
 
@@ -44,11 +45,11 @@ def test_without_a_throttle_no_login_suffers() -> None:
 
 def test_the_throttle_follows_the_settings() -> None:
     story = scenarios.find("storm")
-    throttle = scenarios.throttle_of(story, Settings(slots=3, scope="thread"))
+    throttle = story.throttle_with(Settings(slots=3, scope="thread"))
     assert throttle is not None and (throttle.slots, throttle.scope) == (3, "thread")
-    watched = scenarios.throttle_of(scenarios.find("watched-burst"), Settings(slots=3))
+    watched = scenarios.find("watched-burst").throttle_with(Settings(slots=3))
     assert watched is not None and watched.slots == 0
-    assert scenarios.throttle_of(scenarios.find("lock"), Settings()) is None
+    assert scenarios.find("lock").throttle_with(Settings()) is None
 
 
 def test_an_unknown_story_names_the_known_ones() -> None:
