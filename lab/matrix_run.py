@@ -7,6 +7,7 @@ stopped: what the file holds already is not run again.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -112,8 +113,11 @@ def _row(line: str) -> Row | None:
 
 def _append(path: Path, row: Row) -> None:
     try:
-        with path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        with path.open("ab+") as file:
+            # A line that a kill has cut off stays alone.
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+            cut_off = file.read() not in (b"", b"\n")
+            file.write(b"\n" * cut_off + json.dumps(row).encode() + b"\n")
     except OSError as error:
         raise _unusable(path, error) from error
 
