@@ -93,7 +93,7 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
             **spread,
             "threads": 3 if by_thread else throttle.slots + 4,
             "connects": 2 if throttle.kind.startswith("rate") else 4,
-            "overlapping": throttle.slots + 1 if by_thread else 0,
+            "overlapping": throttle.slots if by_thread else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
             "dead_share": round(draw.uniform(0.35, 0.5), 3),
             "pause_between_s": round(draw.uniform(0.03, 0.1), 3),

@@ -18,8 +18,9 @@ import pytest
 from lab_wire import Wire, listening
 from porttrace.lab.hosts import BLACKHOLE_V6, CLIENT_V4, SERVER_V4
 from porttrace.lab.run import run_throttled
-from porttrace.lab.site import DEAD, LIVE, Record, Site, open_site, run
+from porttrace.lab.site import DEAD, LIVE, Record, Site, open_site, read_records, run
 from porttrace.lab.throttle import PACKET_KINDS, ROUTED_KINDS, SCOPES_OF_KIND, Throttle
+from porttrace.lab.throttles import connect_hook
 
 pytestmark = pytest.mark.kernel
 
@@ -94,6 +95,32 @@ def test_attempts_are_denied_exactly_while_one_is_in_flight(
     assert row["result"] == result and seconds(row) < 0.1
     (row,) = live(seed_case(routed, throttle, "--delay", "1.1"))
     assert row["result"] == "connected" and seconds(row) < 0.1
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_both_forms_of_the_hook_are_what_the_kernel_takes(exact: bool) -> None:
+    map_fd = connect_hook._create_map()
+    try:
+        for hook in connect_hook._CONNECT_HOOKS:
+            os.close(connect_hook._load_program(connect_hook._program(map_fd, exact), hook))
+    finally:
+        os.close(map_fd)
+
+
+def test_an_older_kernels_form_denies_as_well(site: Site) -> None:
+    program = (
+        "from porttrace.lab.throttles import connect_hook as hook; from porttrace.lab import run\n"
+        "simple = hook._program\n"
+        "def program(map_fd, exact):\n"
+        "    return b'' if exact else simple(map_fd, False)\n"
+        "hook._program = program\n"
+        "raise SystemExit(run.main())\n"
+    )
+    options = ["two_threads", *ENDS, "--dead-time", "1", "--dead-threads", "2"]
+    throttled = site.argv(*options, throttle=Throttle("deny-cgroup", 2, "cgroup"))
+    at = throttled.index("-m")
+    rows = read_records(run([*throttled[:at], "-c", program, *throttled[at + 2 :]]))
+    assert [row["result"] for row in live(rows)] == ["EPERM"]
 
 
 def test_a_denying_cgroup_has_as_many_slots_as_told(site: Site) -> None:
