@@ -169,3 +169,15 @@ def test_a_run_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(matrix_run, "prepare_story", prepare_story)
     assert matrix_run.run_case(GATE)["error"] == "no such namespace"
+
+
+@pytest.mark.kernel
+def test_real_runs_are_traced_and_judged(tmp_path: Path) -> None:
+    wanted = ("gate/process/1/threads/1", "egress-hold/host/1/processes/1", "control/lock/1")
+    chosen = [case for case in cases(1, 1) if case.key in wanted]
+    rows = {row["key"]: row for row in matrix_run.run_matrix(chosen, tmp_path / "f", print)}
+    assert set(rows) == set(wanted) and not any(row["error"] for row in rows.values())
+    gate, egress, lock = (rows[key] for key in wanted)
+    assert gate["held"] >= 4 and all(matrix.is_right(gate, field) for field in matrix.FIELDS)
+    assert egress["held"] >= 4
+    assert lock["control"] and lock["found"] is None
