@@ -87,12 +87,14 @@ def _throttled_case(kind: str, scope: str, slots: int, workload: str, seed: int)
 # Enough threads that some stand in line, whoever is counted together.
 def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
     by_thread = throttle.scope == "thread"
-    spread = asdict(_PROCESSES) if workload == "processes" else asdict(Settings())
+    spread = asdict(_PROCESSES if workload == "processes" else Settings())
+    if throttle.kind == "deny-cgroup":
+        spread["cgroups"] = 0  # the throttle's own cgroup is the one that counts
     return Settings(
         **{
             **spread,
             "threads": 3 if by_thread else throttle.slots + 4,
-            "connects": 2 if throttle.kind.startswith("rate") else 4,
+            "connects": 2 if _slow(throttle) and workload == "processes" else 4,
             "overlapping": throttle.slots if by_thread else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
             "dead_share": round(draw.uniform(0.35, 0.5), 3),
@@ -108,8 +110,11 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
 
 # Dropped SYNs come again after a second, and the kernel's own timers end a blocking attempt then.
 def _dead_times(throttle: Throttle) -> tuple[float, float]:
-    slow = throttle.kind.endswith("-drop") or throttle.kind in ("preload", "rate")
-    return (1.2, 1.9) if slow else (0.4, 0.9)
+    return (1.2, 1.9) if _slow(throttle) else (0.4, 0.9)
+
+
+def _slow(throttle: Throttle) -> bool:
+    return throttle.kind.endswith("-drop") or throttle.kind in ("preload", "rate", "rate-hold")
 
 
 def _controls(seed: int) -> list[Case]:

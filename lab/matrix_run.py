@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,14 +60,15 @@ def run_matrix(cases: Sequence[Case], path: Path | None, tell: Callable[[str], N
 
 def run_case(case: Case) -> Row:
     """Run one case under the tracer and judge what it reported."""
+    start_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="porttrace-matrix-") as folder:
         truth = Path(folder) / "truth.jsonl"
         try:
             findings = _trace(_story(case), case, truth)
-            records = read_records(truth.read_text())
+            row = {**verdict(case, findings, read_records(truth.read_text())), "error": ""}
         except (LabError, OSError, ValueError) as error:
-            return {**verdict(case, [], []), "error": str(error)}
-    return {**verdict(case, findings, records), "error": ""}
+            row = {**verdict(case, [], []), "error": str(error)}
+    return {**row, "took_s": round(time.monotonic() - start_s, 1)}
 
 
 def _story(case: Case) -> Scenario:
