@@ -53,7 +53,9 @@ def seed_case(site: Site, throttle: Throttle, *options: str) -> list[Record]:
 def most_at_once(rows: list[Record], wire: Wire) -> int:
     """Count the attempts that were past the throttle at once: from their SYN to their end."""
     first_ns = wire.first_ns()
-    spans = [(first_ns[r["sport"]], r["end_ns"] - SLACK_NS) for r in rows if r["sport"] in first_ns]
+    spans: list[tuple[int, int]] = [
+        (first_ns[r["sport"]], r["end_ns"] - SLACK_NS) for r in rows if r["sport"] in first_ns
+    ]
     assert spans
     return max(sum(start <= at < end for start, end in spans) for at, _end in spans)
 
