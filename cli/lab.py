@@ -15,8 +15,9 @@ from porttrace.cli.options import Duration, mode_option
 from porttrace.lab import scenarios
 from porttrace.lab.errors import LabError
 from porttrace.lab.expected import THROTTLE_RULES
-from porttrace.lab.matrix import cases, table
+from porttrace.lab.matrix import cases
 from porttrace.lab.matrix_run import run_matrix
+from porttrace.lab.matrix_table import table
 from porttrace.lab.run import run_throttled
 from porttrace.lab.story import Scenario, Settings
 from porttrace.lab.throttle import (

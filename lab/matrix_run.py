@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from porttrace.lab.errors import LabError
-from porttrace.lab.matrix import Case, verdict
+from porttrace.lab.matrix import Case
+from porttrace.lab.matrix_table import verdict
 from porttrace.lab.scenarios import find, prepare_story
 from porttrace.lab.site import read_records
 from porttrace.lab.story import Scenario

@@ -30,7 +30,8 @@ def _crowded_website(settings: Settings) -> list[str]:
 
 
 def _two_threads(settings: Settings) -> list[str]:
-    return ["porttrace.lab.workloads.two_threads", *_ends(settings, 6.0)]
+    blocking = ["--blocking"] if settings.blocking else []
+    return ["porttrace.lab.workloads.two_threads", *_ends(settings, 6.0), *blocking]
 
 
 def _storm(settings: Settings) -> list[str]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from porttrace.lab import matrix, matrix_run
+from porttrace.lab import matrix_run, matrix_table
 from porttrace.lab.errors import LabError
-from porttrace.lab.matrix import Case, cases, held, table, verdict
+from porttrace.lab.matrix import Case, cases
+from porttrace.lab.matrix_table import held, table, verdict
 from porttrace.lab.scenarios import SCENARIOS
 from porttrace.lab.story import Settings
 from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle
@@ -73,7 +74,7 @@ def test_the_short_form_has_every_throttle_and_control() -> None:
 
 def test_a_right_finding_is_right_in_every_field() -> None:
     judged = row(GATE, [finding()])
-    assert all(matrix.is_right(judged, field) for field in matrix.FIELDS)
+    assert all(matrix_table.is_right(judged, field) for field in matrix_table.FIELDS)
     assert judged["held"] == 5 and not judged["control"]
 
 
@@ -86,7 +87,7 @@ def test_a_right_finding_is_right_in_every_field() -> None:
 )
 def test_one_wrong_field_is_wrong_alone(field: str, value: object) -> None:
     judged = row(GATE, [finding(**{field: value})])
-    wrong = [name for name in matrix.FIELDS if not matrix.is_right(judged, name)]
+    wrong = [name for name in matrix_table.FIELDS if not matrix_table.is_right(judged, name)]
     assert wrong == [field]
 
 
@@ -97,7 +98,7 @@ def test_one_wrong_field_is_wrong_alone(field: str, value: object) -> None:
 )
 def test_without_a_throttle_found_all_is_wrong(findings: list[dict[str, Any]]) -> None:
     judged = row(GATE, findings)
-    assert not any(matrix.is_right(judged, name) for name in matrix.FIELDS)
+    assert not any(matrix_table.is_right(judged, name) for name in matrix_table.FIELDS)
     assert row(CONTROL, findings)["found"] is None
 
 
@@ -133,11 +134,20 @@ def test_the_table_counts_only_runs_with_enough_held_attempts() -> None:
     assert lines[-1] == "failed: gate/process/2/threads/1: no report"
 
 
+def test_two_attempts_have_a_table_of_their_own() -> None:
+    (case,) = [each for each in cases(1, 1) if each.key == "gate/process/1/pair/1"]
+    found = [finding(slots=1, confidence=0.6), finding(slots=1, confidence=0.95)]
+    lines = table([row(case, [each], HELD) for each in found]).splitlines()
+    assert "all               0       0" in lines[1]  # not among those with enough held
+    (line,) = [line for line in lines if line.startswith("gate ")]
+    assert line.split()[:4] == ["gate", "2", "1", "1"] and line.count("2/2 100.0%") == 5
+
+
 def test_where_no_slots_can_be_expected_none_are_judged() -> None:
     case = Case("rate/host/1/processes/1", "storm", Settings(), Throttle("rate", 1, "host"))
     judged = row(case, [finding(rule="paced-connects", place="egress", slots=None)])
-    assert matrix.is_right(judged, "slots") is None
-    assert matrix.is_right(judged, "place") is True
+    assert matrix_table.is_right(judged, "slots") is None
+    assert matrix_table.is_right(judged, "place") is True
 
 
 def test_a_matrix_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +189,8 @@ def test_real_runs_are_traced_and_judged(tmp_path: Path) -> None:
     rows = {row["key"]: row for row in matrix_run.run_matrix(chosen, tmp_path / "f", print)}
     assert set(rows) == set(wanted) and not any(row["error"] for row in rows.values())
     gate, egress, lock = (rows[key] for key in wanted)
-    assert gate["held"] >= 4 and all(matrix.is_right(gate, field) for field in matrix.FIELDS)
+    assert gate["held"] >= 4 and all(
+        matrix_table.is_right(gate, field) for field in matrix_table.FIELDS
+    )
     assert egress["held"] >= 4
     assert lock["control"] and lock["found"] is None
