@@ -99,7 +99,7 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
     return Settings(
         **{
             **spread,
-            "threads": 3 if by_thread else throttle.slots + 4,
+            "threads": 3 if by_thread else throttle.slots + (6 if _slow(throttle) else 4),
             "connects": 2 if _slow(throttle) and workload == "processes" else 4,
             "overlapping": throttle.slots if by_thread else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
