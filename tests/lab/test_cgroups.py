@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from porttrace.lab.cgroups import cgroups, enter, own
 from porttrace.lab.site import DEAD, LIVE, Site, run
 from porttrace.lab.throttle import Throttle
+from tracing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -53,11 +53,18 @@ def test_what_a_killed_lab_left_is_removed_by_the_next() -> None:
         assert not left.exists()
 
 
+def program_runs(supervisor: int) -> bool:
+    """Tell whether the throttled program has been started: mount was a child before it."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    lines = (Path(f"/proc/{child}/cmdline") for child in children)
+    return any(b"two_threads" in line.read_bytes() for line in lines if line.exists())
+
+
 def test_a_killed_denier_denies_nobody_any_more(site: Site) -> None:
     options = ["--dead", DEAD, "--live", LIVE, "--dead-time", "30", "--delay", "0.1"]
     throttle = Throttle("deny-cgroup", 1, "cgroup")
     supervisor = subprocess.Popen(site.argv("two_threads", *options, throttle=throttle))
-    time.sleep(1)
+    wait_until(lambda: program_runs(supervisor.pid))
     os.kill(supervisor.pid, 9)
     supervisor.wait(timeout=5)
     program = (

@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +19,7 @@ from porttrace.lab.hosts import BLACKHOLE_V6, CLIENT_V4, SERVER_V4
 from porttrace.lab.run import run_throttled
 from porttrace.lab.site import DEAD, LIVE, Record, Site, open_site, read_records, run
 from porttrace.lab.throttle import PACKET_KINDS, ROUTED_KINDS, SCOPES_OF_KIND, Throttle
-from porttrace.lab.throttles import connect_hook
+from tracing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -68,7 +67,7 @@ def test_held_attempts_go_on_when_one_ends(routed: Site, kind: str, slots: int) 
     assert waits == pytest.approx([0.5] * 3, abs=0.1)
     # one slot to spare: all of them pass through it
     waits = [seconds(row) for row in live(seed_case(routed, Throttle(kind, slots + 1), *full))]
-    assert max(waits) < 0.1
+    assert max(waits) < 0.3
 
 
 @pytest.mark.parametrize("kind", DROPPING)
@@ -97,16 +96,6 @@ def test_attempts_are_denied_exactly_while_one_is_in_flight(
     assert row["result"] == result and seconds(row) < 0.1
     (row,) = live(seed_case(routed, throttle, "--delay", "1.1"))
     assert row["result"] == "connected" and seconds(row) < 0.1
-
-
-@pytest.mark.parametrize("exact", [True, False])
-def test_both_forms_of_the_hook_are_what_the_kernel_takes(exact: bool) -> None:
-    map_fd = connect_hook._create_map()
-    try:
-        for hook in connect_hook._CONNECT_HOOKS:
-            os.close(connect_hook._load_program(connect_hook._program(map_fd, exact), hook))
-    finally:
-        os.close(map_fd)
 
 
 def test_an_older_kernels_form_denies_as_well(site: Site) -> None:
@@ -256,7 +245,7 @@ def test_a_killed_reader_holds_nobody_and_the_next_one_starts(site: Site) -> Non
     throttle = Throttle("egress-hold")
     options = [*ENDS, "--dead-time", "30", "--delay", "0.1"]
     supervisor = subprocess.Popen(site.argv("two_threads", *options, throttle=throttle))
-    time.sleep(1)
+    wait_until(lambda: rules_left(site, "egress-hold"))
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait(timeout=5)
     assert rules_left(site, "egress-hold")  # they go with the namespace, and let all pass
