@@ -111,8 +111,9 @@ class Hosts:
 
     # Both hosts take the other one for a neighbour: the router's MAC stands in for it.
     def _route(self) -> None:
-        for key in ("ipv4.ip_forward", "ipv6.conf.all.forwarding"):
-            _run("ip", "netns", "exec", self.router, "sysctl", "-qw", f"net.{key}=1")
+        for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            switch_on = ["sh", "-c", f"echo 1 > /proc/sys/net/{path}"]
+            _ip("netns", "exec", self.router, *switch_on)
         beyond = (SERVER_V4, SERVER_V6, BLACKHOLE_V4, BLACKHOLE_V6)
         for device, addresses in ((_TO_CLIENT, (CLIENT_V4, CLIENT_V6)), (_TO_SERVER, beyond)):
             _ip("-n", self.router, "link", "set", device, "up")
@@ -216,20 +217,15 @@ def _require_root() -> None:
 
 
 def _ip(*words: str) -> str:
-    return _run("ip", *words)
-
-
-def _run(*words: str) -> str:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
         raise LabError(
-            f"the lab needs the command {words[0]}, which is not installed",
-            "apt-get install iproute2 procps",
+            "the lab needs the command ip, which is not installed", "apt-get install iproute2"
         ) from error
     if done.returncode != 0:
         raise LabError(
-            f"{' '.join(words)} failed: {done.stderr.strip()}",
+            f"ip {' '.join(words)} failed: {done.stderr.strip()}",
             "the lab needs CAP_SYS_ADMIN and CAP_NET_ADMIN and a kernel with veth",
         )
     return done.stdout

@@ -10,7 +10,14 @@ import sys
 
 from porttrace.lab.errors import LabError
 from porttrace.lab.site import DEAD, LIVE, open_site
-from porttrace.lab.throttle import ANSWERS, PACKET_KINDS, ROUTED_KINDS, SCOPES_OF_KIND, Throttle
+from porttrace.lab.throttle import (
+    ANSWERS,
+    PACKET_KINDS,
+    ROUTED_KINDS,
+    SCOPES_OF_KIND,
+    Throttle,
+    default_scope,
+)
 from porttrace.lab.throttles import (
     child,
     deny,
@@ -81,7 +88,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _throttle(options: argparse.Namespace) -> Throttle:
-    return Throttle(options.kind, options.slots, options.scope, options.rate, options.answer)
+    scope = options.scope or default_scope(options.kind)
+    return Throttle(options.kind, options.slots, scope, options.rate, options.answer)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:
@@ -100,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     scopes = sorted({scope for known in SCOPES_OF_KIND.values() for scope in known})
     parser.add_argument("kind", choices=sorted(SCOPES_OF_KIND), help="the throttle")
     parser.add_argument("--slots", type=int, default=1, help="attempts let through at once")
-    parser.add_argument("--scope", choices=scopes, default="process", help="whom it counts")
+    parser.add_argument("--scope", choices=scopes, default="", help="whom it counts")
     parser.add_argument("--rate", type=float, default=2.0, help="attempts a second (rate kinds)")
     parser.add_argument("--answer", choices=ANSWERS, default="reset", help="what deny answers")
     return parser

@@ -26,10 +26,29 @@ SCOPES_OF_KIND = {
     "gateway-drop": _SOCKET_SCOPES,
     "ingress-hold": _SOCKET_SCOPES,
 }
+DESCRIPTION_OF_KIND = {
+    "gate": "a seccomp supervisor holds connect(2) at the entry of the call",
+    "preload": "a preloaded library holds connect() in user space",
+    "egress-hold": "a program behind the packet filter (NFQUEUE) holds SYNs on their way out",
+    "egress-drop": "the packet filter drops SYNs beyond the slots; they come again later",
+    "rate": "the packet filter drops SYNs beyond a rate (nftables limit)",
+    "rate-hold": "a program behind the packet filter lets SYNs go at a fixed pace",
+    "deny": "the packet filter rejects SYNs beyond the slots; attempts fail at once",
+    "deny-cgroup": "a BPF program at a cgroup's connect hook denies with EPERM",
+    "gateway": "a router between client and servers holds SYNs",
+    "gateway-drop": "a router between client and servers drops SYNs beyond the slots",
+    "ingress-hold": "the packet filter holds the answers on their way in",
+}
 # These change the packet filter of a whole network namespace, so they need one of their own.
 PACKET_KINDS = frozenset(SCOPES_OF_KIND) - {"gate", "preload", "deny-cgroup"}
 ROUTED_KINDS = frozenset({"gateway", "gateway-drop"})
 ANSWERS = ("reset", "port", "prohibited")
+
+
+def default_scope(kind: str) -> str:
+    """Return the scope of a throttle where none is asked for: the process where it can."""
+    scopes = SCOPES_OF_KIND.get(kind, ("process",))
+    return "process" if "process" in scopes else scopes[0]
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def denying(folder: Path, slots: int) -> Iterator[Counters]:
         cgroup_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         ends.callback(os.close, cgroup_fd)
         for hook in _CONNECT_HOOKS:
-            program_fd = _load(_program(map_fd), hook)
+            program_fd = _load(map_fd, hook)
             ends.callback(os.close, program_fd)
             ends.callback(os.close, _link(program_fd, cgroup_fd, hook))
         yield Counters(memory)
@@ -73,31 +73,57 @@ def _instruction(code: int, dst: int = 0, src: int = 0, off: int = 0, imm: int =
     return struct.pack("=BBhi", code, src << 4 | dst, off, imm)
 
 
-def _program(map_fd: int) -> bytes:
+def _program(map_fd: int, exact: bool) -> bytes:
     load, move, jump_equal, jump_not = 0x61, 0xB7, 0x15, 0x55
+    counted = _counted_exactly() if exact else _counted_simply()
+    to_allow = len(counted) // 8
     return b"".join(
         (
             _instruction(load, 2, 1, 36),  # r2 = context->protocol
-            _instruction(jump_not, 2, 0, 17, 6),  # no TCP: allow
+            _instruction(jump_not, 2, 0, 9 + to_allow, 6),  # no TCP: allow
             _instruction(0x62, 10, 0, -4, 0),  # the map's key 0, on the stack
             _instruction(0xBF, 2, 10),
             _instruction(0x07, 2, 0, 0, -4),
-            _instruction(0x18, 1, 1, 0, map_fd),  # r1 = the map (two slots long)
+            _instruction(0x18, 1, 1, 0, map_fd),  # r1 = the map (two instructions long)
             _instruction(0),
             _instruction(0x85, imm=1),  # bpf_map_lookup_elem
-            _instruction(jump_equal, 0, 0, 10, 0),  # never: allow
+            _instruction(jump_equal, 0, 0, 2 + to_allow, 0),  # never: allow
             _instruction(0x79, 4, 0, 8),  # r4 = ended
             _instruction(0x79, 3, 0, 16),  # r3 = slots
-            _instruction(move, 1, 0, 0, 1),
-            _instruction(0xDB, 0, 1, 0, 1),  # r1 = started++ (atomic fetch)
-            _instruction(0x1F, 1, 4),  # r1 -= r4: in flight before this one
-            _instruction(0xAD, 1, 3, 4),  # fewer than slots: allow
-            _instruction(move, 1, 0, 0, -1),
-            _instruction(0xDB, 0, 1, 0, 0),  # started-- (atomic)
-            _instruction(move, 0, 0, 0, 0),
-            _instruction(0x95),  # deny: EPERM
+            counted,
             _instruction(move, 0, 0, 0, 1),
             _instruction(0x95),  # allow
+        )
+    )
+
+
+# Adds one, and takes it back where that was too many: right even on two CPUs at once.
+def _counted_exactly() -> bytes:
+    return b"".join(
+        (
+            _instruction(0xB7, 1, 0, 0, 1),
+            _instruction(0xDB, 0, 1, 0, 1),  # r1 = started++ (atomic fetch, Linux 5.12)
+            _instruction(0x1F, 1, 4),  # r1 -= r4: in flight before this one
+            _instruction(0xAD, 1, 3, 4),  # fewer than slots: allow
+            _instruction(0xB7, 1, 0, 0, -1),
+            _instruction(0xDB, 0, 1, 0, 0),  # started-- (atomic)
+            _instruction(0xB7, 0, 0, 0, 0),
+            _instruction(0x95),  # deny: EPERM
+        )
+    )
+
+
+# Looks first and adds then: two CPUs at the very same time may take one slot both.
+def _counted_simply() -> bytes:
+    return b"".join(
+        (
+            _instruction(0x79, 1, 0, 0),  # r1 = started
+            _instruction(0x1F, 1, 4),  # r1 -= r4: in flight
+            _instruction(0xAD, 1, 3, 2),  # fewer than slots: go on below
+            _instruction(0xB7, 0, 0, 0, 0),
+            _instruction(0x95),  # deny: EPERM
+            _instruction(0xB7, 1, 0, 0, 1),
+            _instruction(0xDB, 0, 1, 0, 0),  # started++ (atomic)
         )
     )
 
@@ -106,7 +132,15 @@ def _create_map() -> int:
     return _bpf(_MAP_CREATE, struct.pack("=5I", _ARRAY, 4, _VALUE.size, 1, _MMAPABLE))
 
 
-def _load(program: bytes, hook: int) -> int:
+# What an older kernel's verifier refuses is an instruction that it does not know.
+def _load(map_fd: int, hook: int) -> int:
+    try:
+        return _load_program(_program(map_fd, exact=True), hook)
+    except LabError:
+        return _load_program(_program(map_fd, exact=False), hook)
+
+
+def _load_program(program: bytes, hook: int) -> int:
     text = ctypes.create_string_buffer(program, len(program))
     license_text = ctypes.create_string_buffer(b"Apache-2.0")
     attributes = struct.pack(
@@ -130,6 +164,6 @@ def _bpf(command: int, attributes: bytes) -> int:
         reason = os.strerror(ctypes.get_errno()) if number else "not known on this machine"
         raise LabError(
             f"the kernel refused the BPF program of the throttle deny-cgroup: {reason}",
-            "it needs root and Linux 5.12 or later with CONFIG_CGROUP_BPF",
+            "it needs root and Linux 5.7 or later with CONFIG_CGROUP_BPF",
         )
     return int(result)

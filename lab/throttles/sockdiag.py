@@ -57,8 +57,12 @@ class SockDiag:
         where += ends.saddr.ljust(16, b"\0") + ends.daddr.ljust(16, b"\0") + bytes(4)
         head = _REQUEST.pack(ends.family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF)
         request = netlink.message(_BY_FAMILY, netlink.REQUEST, head + where + cookie)
-        self._socket.send(request)
-        for kind, body in netlink.messages(self._socket.recv(1 << 14)):
+        try:
+            self._socket.send(request)
+            reply = self._socket.recv(1 << 14)
+        except OSError:
+            return None  # the kernel was short of memory: the packet goes on as a stranger's
+        for kind, body in netlink.messages(reply):
             if kind == _BY_FAMILY:
                 return _owner(body)
         return None

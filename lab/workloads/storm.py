@@ -40,20 +40,19 @@ _LIVE_TIMEOUT_S = 30.0
 _FIRST_UID = 60001  # users that no distribution gives to anybody
 
 
-def run_thread(number: int, options: argparse.Namespace, report: Report) -> None:
+def run_thread(options: argparse.Namespace, report: Report, draw: random.Random) -> None:
     """Make one thread's attempts, one after another."""
-    draw = random.Random(f"{options.seed}/{number}")
-    if options.spread:
-        time.sleep(draw.uniform(0, options.spread))
     for _ in range(options.connects):
         dead = draw.random() < options.dead_share
         _connect(options, report, dead)
         time.sleep(draw.uniform(0, 2 * options.pause))
 
 
-def run_overlapping(options: argparse.Namespace, report: Report) -> None:
+def run_overlapping(options: argparse.Namespace, report: Report, draw: random.Random) -> None:
     """Start K dead attempts that the kernel ends, and connect to the live address meanwhile."""
     for _ in range(options.connects):
+        # The kernel ends all of them a second later: without a pause all threads keep in step.
+        time.sleep(draw.uniform(0, 2 * options.pause))
         pending = [
             start_connect(options.dead, options.dead_time)
             for _ in range(options.nonblocking_per_thread)
@@ -78,10 +77,10 @@ def run_process(process: int, options: argparse.Namespace, report: Report) -> No
         time.sleep(options.live_after)
 
     def body(number: int) -> None:
-        if options.nonblocking_per_thread > 0:
-            run_overlapping(options, report)
-        else:
-            run_thread(process * options.threads + number, options, report)
+        draw = random.Random(f"{options.seed}/{process * options.threads + number}")
+        time.sleep(draw.uniform(0, options.spread))
+        run = run_overlapping if options.nonblocking_per_thread > 0 else run_thread
+        run(options, report, draw)
 
     numbers = range(options.threads)
     run_all([spawn(f"storm-{n}", functools.partial(body, n)) for n in numbers])
@@ -119,7 +118,8 @@ def _fork(process: int, options: argparse.Namespace, report: Report, folders: li
     status = 1
     try:
         if folders:
-            enter(folders[process % len(folders)])
+            # Crosswise: two users and two cgroups make four different pairs.
+            enter(folders[process // max(1, options.users) % len(folders)])
         if options.users:
             os.setuid(_FIRST_UID + process % options.users)
         die_with_parent(parent_pid, signal.SIGKILL)

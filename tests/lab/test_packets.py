@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -18,8 +17,9 @@ import pytest
 from lab_wire import Wire, listening
 from porttrace.lab.hosts import BLACKHOLE_V6, CLIENT_V4, SERVER_V4
 from porttrace.lab.run import run_throttled
-from porttrace.lab.site import DEAD, LIVE, Record, Site, open_site, run
+from porttrace.lab.site import DEAD, LIVE, Record, Site, open_site, read_records, run
 from porttrace.lab.throttle import PACKET_KINDS, ROUTED_KINDS, SCOPES_OF_KIND, Throttle
+from tracing import wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -52,7 +52,9 @@ def seed_case(site: Site, throttle: Throttle, *options: str) -> list[Record]:
 def most_at_once(rows: list[Record], wire: Wire) -> int:
     """Count the attempts that were past the throttle at once: from their SYN to their end."""
     first_ns = wire.first_ns()
-    spans = [(first_ns[r["sport"]], r["end_ns"] - SLACK_NS) for r in rows if r["sport"] in first_ns]
+    spans: list[tuple[int, int]] = [
+        (first_ns[r["sport"]], r["end_ns"] - SLACK_NS) for r in rows if r["sport"] in first_ns
+    ]
     assert spans
     most: int = max(sum(start <= at < end for start, end in spans) for at, _end in spans)
     return most
@@ -66,7 +68,7 @@ def test_held_attempts_go_on_when_one_ends(routed: Site, kind: str, slots: int) 
     assert waits == pytest.approx([0.5] * 3, abs=0.1)
     # one slot to spare: all of them pass through it
     waits = [seconds(row) for row in live(seed_case(routed, Throttle(kind, slots + 1), *full))]
-    assert max(waits) < 0.1
+    assert max(waits) < 0.3
 
 
 @pytest.mark.parametrize("kind", DROPPING)
@@ -95,6 +97,22 @@ def test_attempts_are_denied_exactly_while_one_is_in_flight(
     assert row["result"] == result and seconds(row) < 0.1
     (row,) = live(seed_case(routed, throttle, "--delay", "1.1"))
     assert row["result"] == "connected" and seconds(row) < 0.1
+
+
+def test_an_older_kernels_form_denies_as_well(site: Site) -> None:
+    program = (
+        "from porttrace.lab.throttles import connect_hook as hook; from porttrace.lab import run\n"
+        "simple = hook._program\n"
+        "def program(map_fd, exact):\n"
+        "    return b'' if exact else simple(map_fd, False)\n"
+        "hook._program = program\n"
+        "raise SystemExit(run.main())\n"
+    )
+    options = ["two_threads", *ENDS, "--dead-time", "1", "--dead-threads", "2"]
+    throttled = site.argv(*options, throttle=Throttle("deny-cgroup", 2, "cgroup"))
+    at = throttled.index("-m")
+    rows = read_records(run([*throttled[:at], "-c", program, *throttled[at + 2 :]]))
+    assert [row["result"] for row in live(rows)] == ["EPERM"]
 
 
 def test_a_denying_cgroup_has_as_many_slots_as_told(site: Site) -> None:
@@ -228,7 +246,7 @@ def test_a_killed_reader_holds_nobody_and_the_next_one_starts(site: Site) -> Non
     throttle = Throttle("egress-hold")
     options = [*ENDS, "--dead-time", "30", "--delay", "0.1"]
     supervisor = subprocess.Popen(site.argv("two_threads", *options, throttle=throttle))
-    time.sleep(1)
+    wait_until(lambda: rules_left(site, "egress-hold"))
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait(timeout=5)
     assert rules_left(site, "egress-hold")  # they go with the namespace, and let all pass
