@@ -6,6 +6,7 @@ A rule takes the trace and the findings of the rules before it and returns its o
 from collections.abc import Callable, Sequence
 
 from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
 from porttrace.analysis.findings.timeout_source import timeout_source
@@ -15,6 +16,7 @@ Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 
 RULES: tuple[Rule, ...] = (
     serialized_connects,
+    limited_connects,
     sequential_connects,
     dead_destination,
     timeout_source,
