@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from porttrace.analysis.findings.dead_destination import dead_destination
 from porttrace.analysis.findings.limited import limited_connects
+from porttrace.analysis.findings.lost import syn_lost
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
 from porttrace.analysis.findings.timeout_source import timeout_source
@@ -19,6 +20,7 @@ RULES: tuple[Rule, ...] = (
     limited_connects,
     sequential_connects,
     dead_destination,
+    syn_lost,
     timeout_source,
 )
 """In the order they run: later rules may build on what earlier ones found."""
