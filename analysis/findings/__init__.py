@@ -10,6 +10,7 @@ from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
+from porttrace.analysis.findings.storm import connect_storm
 from porttrace.analysis.findings.timeout_source import timeout_source
 from porttrace.analysis.model import Finding, Trace
 
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     dead_destination,
     syn_lost,
     timeout_source,
+    connect_storm,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 

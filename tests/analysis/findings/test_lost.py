@@ -148,7 +148,7 @@ def test_the_wire_tells_the_place(
     trace = lossy_path(2, 0.25)
     trace = replace(trace, host=replace(HOST, wire=True))
 
-    def mark(attempts: np.ndarray, name: str) -> np.ndarray:  # type: ignore[type-arg]
+    def mark(attempts: np.ndarray, name: str) -> np.ndarray:
         syn, end = attempts["syn_ns"].astype(np.int64), attempts["end_ns"].astype(np.int64)
         if name == "wire_ns":
             return end - 1_000_000 if wire_late else syn + 5_000
