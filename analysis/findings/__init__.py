@@ -6,6 +6,7 @@ A rule takes the trace and the findings of the rules before it and returns its o
 from collections.abc import Callable, Sequence
 
 from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.family import broken_family
 from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
 from porttrace.analysis.findings.sequential import sequential_connects
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     syn_lost,
     timeout_source,
     connect_storm,
+    broken_family,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 
