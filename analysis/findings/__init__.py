@@ -9,6 +9,7 @@ from porttrace.analysis.findings.dead_destination import dead_destination
 from porttrace.analysis.findings.family import broken_family
 from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
+from porttrace.analysis.findings.paced import paced_connects
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
 from porttrace.analysis.findings.storm import connect_storm
@@ -20,6 +21,7 @@ Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 RULES: tuple[Rule, ...] = (
     serialized_connects,
     limited_connects,
+    paced_connects,
     sequential_connects,
     dead_destination,
     syn_lost,
