@@ -25,6 +25,8 @@ from porttrace.analysis.wire import wire_mark, wire_seen
 
 RULE = "paced-connects"
 _CRITICAL_S = 10.0  # so much waiting in all is no trifle
+_QUICK_NS = 200_000_000  # slower ones answer between the rungs and on them alike
+_RESENT_NS = 500_000_000  # no SYN is sent again sooner
 _MOST_GROUPS = 20  # of a scope, whose drops are looked at
 _ANSWERED = (Outcome.established, Outcome.refused)
 
@@ -156,10 +158,10 @@ def _dropped_groups(trace: Trace) -> list[Dropped]:
     attempts = trace.columns
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
     rows = np.flatnonzero(answered & (attempts["end_ns"] > 0))
+    rows, usual = _told_apart(trace, rows)
     again = np.asarray(attempts["retransmits"][rows] > 0)
     if again.sum() < buckets.MIN_DROPS:
         return []
-    usual = _usual_ns(trace, rows)
     chosen: list[Dropped] = []
     covered = np.zeros(len(attempts), np.bool_)
     for rank, scope, key, part in _with_drops(trace, rows, again):
@@ -188,7 +190,18 @@ def _with_drops(trace: Trace, rows: Ints, again: Bools) -> Iterator[tuple[int, s
                 yield rank, scope, key, part
 
 
-# How long each attempt's destination takes to answer the first SYN, if it ever did.
+# The attempts of which it is known which SYN was answered, and how long their destination takes to
+# answer one. A destination that never answered a first SYN at once may do so for any reason.
+def _told_apart(trace: Trace, rows: Ints) -> tuple[Ints, Ints]:
+    usual = _usual_ns(trace, rows)
+    mine = trace.columns
+    late = mine["end_ns"][rows].astype(np.int64) - mine["syn_ns"][rows].astype(np.int64) - usual
+    known = (usual > 0) & (usual < _QUICK_NS)
+    known &= (mine["retransmits"][rows] == 0) | (late >= _RESENT_NS)
+    return rows[known], usual[known]
+
+
+# How long each attempt's destination takes to answer the first SYN; 0 if it never did.
 def _usual_ns(trace: Trace, rows: Ints) -> Ints:
     mine = take(trace.attempts, rows)
     took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)

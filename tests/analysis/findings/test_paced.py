@@ -20,6 +20,7 @@ from ..simulate import KEYS, MS, START_NS, Client, S, Throttle  # noqa: TID252
 from ..workloads import crowd  # noqa: TID252
 from .written import HOST
 
+LIVE = Outcome.established
 Delay = Callable[[int], int]
 
 
@@ -198,6 +199,21 @@ def test_loss_by_chance_is_no_rate(loss: float, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_slots_that_drop_are_no_rate(slots: int, seed: int) -> None:
     assert paced_connects(dropping(seed, 0, 1, slots=slots, mean_s=0.4), ()) == []
+
+
+def test_a_destination_that_answers_no_first_syn_is_no_rate() -> None:
+    # GIVEN a dead host that is refused when its SYN is sent again, and once without an event of that
+    rows = np.zeros(120, ATTEMPT)
+    for i in range(120):
+        dead = i % 4 == 0
+        at = START_NS + i * S // 2
+        end = at + (1_020 if dead else 1) * MS
+        client = Client(7, 70 + dead, "192.0.2.66:9100" if dead else "192.0.2.2:80")
+        marks = {"call_ns": at - 9_000, "syn_ns": at, "end_ns": end}
+        rows[i] = simulate.row(i + 1, client, marks, Outcome.refused if dead else LIVE)
+        rows["retransmits"][i] = dead and i > 0
+    trace = Trace(rows, START_NS, START_NS + 70 * S, {7: Process(7, comm="web")}, host=HOST)
+    assert paced_connects(trace, ()) == []
 
 
 OTHERS = tuple(
