@@ -13,7 +13,9 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.binomial import upper_tail
 from porttrace.analysis.concurrency import Ints, resolved_ns
+from porttrace.analysis.findings.alternatives import by_chance
 from porttrace.analysis.findings.parties import NAMED, party
+from porttrace.analysis.holds import HELD_NS
 from porttrace.analysis.model import Finding, Hypothesis, Outcome, Party, Trace, start_ns
 from porttrace.analysis.pairs import parts_by_key
 from porttrace.analysis.rows import take
@@ -179,7 +181,10 @@ def _confidence(trace: Trace, case: Rescues) -> float:
 
 def _victims(trace: Trace, case: Rescues) -> tuple[Party, ...]:
     order = np.argsort(-case.lost_ns, kind="stable")[:NAMED]
-    return tuple(party(trace, int(case.savers[i]), int(case.lost_ns[i])) for i in order)
+    lost = case.lost_ns
+    return tuple(
+        party(trace, int(case.savers[i]), int(lost[i])) for i in order if lost[i] >= HELD_NS
+    )
 
 
 def _kinds(trace: Trace, case: Rescues) -> dict[str, int]:
@@ -195,8 +200,8 @@ def _summary(trace: Trace, case: Rescues, pid: int, port: int) -> str:
     to = sorted(_to(trace, case.dead))
     where = to[0] if len(to) == 1 else f"{len(to)} addresses, port {port}"
     lost, worst = float(np.median(case.lost_ns)), float(case.lost_ns.max())
-    each = names.duration(lost)
-    each += f", at worst {names.duration(worst)}" if worst > 1.2 * lost else ""
+    each, most = names.duration(lost), names.duration(worst)
+    each += f", at worst {most}" if worst > 1.2 * lost and most != each else ""
     return (
         f"{names.process(trace, pid)} tries IPv6 first and never gets through ({where}):"
         f" {names.count(len(case.dead), 'attempt')} died ({kinds}), and IPv4 saved each of them"
@@ -221,8 +226,8 @@ def _evidence(trace: Trace, case: Rescues) -> dict[str, object]:
 def _hypotheses(case: Rescues) -> tuple[Hypothesis, ...]:
     works = "no attempt over IPv6 to this port was ever established here"
     chance = (
-        f"IPv4 follows {len(case.dead)} of {len(case.dead) + case.unsaved} dead attempts; by chance"
-        f" that happens with a probability of {case.p_value:.1g}"
+        f"IPv4 follows {len(case.dead)} of {len(case.dead) + case.unsaved} dead attempts, which"
+        f" {by_chance(case.p_value)}"
     )
     return (
         Hypothesis("IPv6 works and is slower", "refuted", works),

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from porttrace.analysis import names
 from porttrace.analysis.binomial import upper_tail
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
+from porttrace.analysis.findings.alternatives import by_chance
 from porttrace.analysis.findings.parties import NAMED, party
 from porttrace.analysis.ladder import of_host
 from porttrace.analysis.model import Finding, Hypothesis, Outcome, Party, Trace
@@ -230,8 +231,8 @@ def _evidence(trace: Trace, lost: Lost) -> dict[str, object]:
 
 def _hypotheses(trace: Trace, lost: Lost, place: str) -> tuple[Hypothesis, ...]:
     chance = (
-        f"a path that loses 1 packet in {1 / ORDINARY_LOSS:.0f} does so with a chance of"
-        f" {lost.p_value:.1g}"
+        f"on a path that loses 1 packet in {1 / ORDINARY_LOSS:.0f} so many lost ones"
+        f" {by_chance(lost.p_value).replace('happens', 'happen')}"
     )
     slow = f"{lost.on_rung} of {len(lost.resent)} answers came right after a SYN was sent again"
     queue = "a listener whose queue is full drops SYNs, too: ss -ltn on that host shows it"

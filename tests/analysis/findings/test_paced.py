@@ -202,7 +202,7 @@ def test_slots_that_drop_are_no_rate(slots: int, seed: int) -> None:
 
 
 def test_a_destination_that_answers_no_first_syn_is_no_rate() -> None:
-    # GIVEN a dead host that is refused when its SYN is sent again, and once without an event of that
+    # GIVEN a dead host that is refused when its SYN is sent again, the event of one of them lost
     rows = np.zeros(120, ATTEMPT)
     for i in range(120):
         dead = i % 4 == 0
