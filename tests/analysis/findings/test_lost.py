@@ -89,6 +89,8 @@ def test_it_reads_as_sentences() -> None:
         # slow: answers at any time, whatever was sent again meanwhile
         ((1300, 1400, 1500, 1700, 300), (1, 1, 1, 1, 0)),
         ((1300, 2600, 3500, 1030, 4700, 200), (1, 2, 3, 1, 4, 0)),
+        # never answered at once: a rule that lets the second SYN through, say, or rejects it
+        ((1010, 1020, 1030, 1020, 1010, 1030), (1, 1, 1, 1, 1, 1)),
         # late without anything sent again: a listener that is slow to answer
         ((1010, 1020, 1030, 2040, 5), (0, 0, 0, 0, 0)),
     ],
