@@ -23,7 +23,7 @@ def remarks(trace: Trace, findings: Sequence[Finding]) -> tuple[str, ...]:
     """Return plain sentences on long waits that `findings` leave unexplained."""
     if not len(trace.attempts):
         return ()
-    return (*_held(trace, findings), *_slow(trace), *_unanswered(trace, findings))
+    return (*_held(trace, findings), *_slow(trace, findings), *_unanswered(trace, findings))
 
 
 def _held(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _held(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
 def _explained_pids(findings: Sequence[Finding]) -> list[int]:
     pids: set[int] = set()
     for finding in findings:
-        if finding.rule == "serialized-connects":
+        if finding.rule in ("serialized-connects", "paced-connects"):
             found = finding.subject.get("pids")
             pids.update(found if isinstance(found, list) else [])
     return sorted(pids)
@@ -67,11 +67,13 @@ def _next_step(trace: Trace) -> str:
     return "Trace for longer, until some of them have gone on; other processes may be in front."
 
 
-def _slow(trace: Trace) -> Iterator[str]:
+def _slow(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
     rows = trace.columns
     done = (rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)
     took_ns = np.where(done, rows["end_ns"] - rows["syn_ns"], 0)
-    slow = took_ns >= _SLOW_NS
+    late = (f for f in findings if f.rule == "syn-lost" or f.mechanism == "drop")
+    told = [victim.attempt_id for finding in late for victim in finding.victims]
+    slow = (took_ns >= _SLOW_NS) & ~np.isin(rows["attempt_id"], told)
     if slow.any():
         answered = names.count(int(done.sum()), "established connect")
         again = int(rows["retransmits"][slow].sum())

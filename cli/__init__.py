@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "what a recording shows: findings, processes, trust",
     "show": "the tables of a recording, filtered and sorted",
     "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
+    "whatif": "the waits behind a recorded throttle, if it were changed",
     "record": "record attempts to a file, with the least overhead",
     "lab": "real throttles and stories to try porttrace on",
     "doctor": "what this host lacks, and the command that mends it",

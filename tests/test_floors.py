@@ -30,6 +30,7 @@ ANALYSIS_FLOORS = (
     ("names",),
     ("attempts", "concurrency", "holds", "ladder", "throttle"),
     ("findings",),
+    ("whatif",),
     ("recording",),
     ("render", "export", "show", "plot"),
 )

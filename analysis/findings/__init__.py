@@ -6,8 +6,13 @@ A rule takes the trace and the findings of the rules before it and returns its o
 from collections.abc import Callable, Sequence
 
 from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.family import broken_family
+from porttrace.analysis.findings.limited import limited_connects
+from porttrace.analysis.findings.lost import syn_lost
+from porttrace.analysis.findings.paced import paced_connects
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
+from porttrace.analysis.findings.storm import connect_storm
 from porttrace.analysis.findings.timeout_source import timeout_source
 from porttrace.analysis.model import Finding, Trace
 
@@ -15,9 +20,14 @@ Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 
 RULES: tuple[Rule, ...] = (
     serialized_connects,
+    limited_connects,
+    paced_connects,
     sequential_connects,
     dead_destination,
+    syn_lost,
     timeout_source,
+    connect_storm,
+    broken_family,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 

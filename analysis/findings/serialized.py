@@ -23,12 +23,17 @@ RULE = "serialized-connects"
 
 def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find throttles that queue: one finding per place and throttled group."""
+    return [_finding(case) for case in throttled_cases(trace)]
+
+
+def throttled_cases(trace: Trace) -> list[Case]:
+    """Return the throttled groups of `trace` at each place, as the findings tell of them."""
     cases = [
         Case(trace, at.name, group, at)
         for at in (stand_at(trace, place) for place in _places(trace))
         for group in throttled_groups(at)
     ]
-    return [_finding(case) for case in cases if case.place != "user" or _preloads(case)]
+    return [case for case in cases if case.place != "user" or _preloads(case)]
 
 
 # Nothing that is found in user space counts without such a library: then there is no need to look.

@@ -1,0 +1,260 @@
+"""Rule `paced-connects`: connects go on at a rate, whatever else ends.
+
+Held ones are let go one `gap` after another (`pace`), or SYNs beyond the rate are dropped and pass
+when they are sent again (`bucket`). A program that paces its own calls holds nothing, and has no
+part in this.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from porttrace.analysis import bucket as buckets
+from porttrace.analysis.concurrency import Bools, Ints, scope_keys
+from porttrace.analysis.findings import paced_wording as wording
+from porttrace.analysis.findings.paced_wording import Dropped
+from porttrace.analysis.findings.parties import NAMED, party, suspects
+from porttrace.analysis.groups import Place, stand_at
+from porttrace.analysis.model import Attempts, Finding, Outcome, Party, Trace
+from porttrace.analysis.pace import Pace, paces
+from porttrace.analysis.pairs import parts_by_key
+from porttrace.analysis.rows import take
+from porttrace.analysis.scope import FIRM_P, LIKELY_P, WIDE
+from porttrace.analysis.wire import wire_mark, wire_seen
+
+RULE = "paced-connects"
+_CRITICAL_S = 10.0  # so much waiting in all is no trifle
+_QUICK_NS = 200_000_000  # slower ones answer between the rungs and on them alike
+_RESENT_NS = 500_000_000  # no SYN is sent again sooner
+_MOST_GROUPS = 20  # of a scope, whose drops are looked at
+_ANSWERED = (Outcome.established, Outcome.refused)
+
+
+def paced_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
+    """Find rates: one finding per place and group whose held attempts keep one, or whose SYNs do.
+
+    Attempts that a queue with slots explains are left to `serialized-connects`.
+    """
+    explained = {
+        (finding.place, pid)
+        for finding in found
+        if finding.rule == "serialized-connects"
+        for pid in _pids(finding)
+    }
+    held = [
+        _of_held(trace, at, pace)
+        for at in (stand_at(trace, place) for place in ("gate", "connect"))
+        for pace in _held_groups(at)
+        if not any((at.name, pid) in explained for pid in _pids_of(trace, pace.rows))
+    ]
+    return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace)]
+
+
+def _pids(finding: Finding) -> list[int]:
+    pids = finding.subject.get("pids", ())
+    return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
+
+
+def _pids_of(trace: Trace, rows: Ints) -> list[int]:
+    return [int(pid) for pid in np.unique(trace.columns["pid"][rows])]
+
+
+# The process is the answer unless it does not fit; then the narrowest wide scope that does. Within
+# a process threads and destinations that take turns all keep a pace: of them no rate is told. A
+# listener that accepts at its own rate is another matter.
+def _scopes(trace: Trace, *narrow: str) -> Iterator[tuple[int, str]]:
+    one = len(np.unique(scope_keys(trace.columns, "netns", trace.processes))) < 2
+    wide = [scope for scope in WIDE if scope != "netns" or not one]
+    return enumerate(("process", *wide, *narrow), 1)
+
+
+def _held_groups(at: Place) -> list[Pace]:
+    chosen: list[Pace] = []
+    covered = np.zeros(len(at.trace.attempts), np.bool_)
+    for rank, scope in _scopes(at.trace):
+        for pace in paces(at, scope) if len(at.held_rows) else ():
+            rows = pace.rows[pace.held]
+            if pace.fits() and pace.p_value * rank <= LIKELY_P and not covered[rows].any():
+                chosen.append(pace)
+                covered[pace.rows] = True
+    return chosen
+
+
+def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
+    rows = pace.rows[pace.held]
+    waits = at.hold.lengths()[rows]
+    sure = _confidence(trace, pace.rows, pace.p_value)
+    # A supervisor that takes its time for each call keeps a pace too; only a lone call tells.
+    lone = pace.idle_passed >= 2
+    sure = sure if lone else min(sure, 0.7)
+    total_s = float(waits.sum()) / 1e9
+    pids = _pids_of(trace, rows)
+    return Finding(
+        rule=RULE,
+        severity="critical" if total_s >= _CRITICAL_S else "warning",
+        confidence=sure,
+        subject=_subject(trace, pace.scope, pace.key, rows),
+        summary=wording.held_summary(trace, pace, at.name, sure, waits),
+        scope=pace.scope,
+        place=at.name,
+        mechanism="rate",
+        evidence={
+            "held": len(rows),
+            "rate_per_s": 1e9 / pace.gap_ns,
+            "gap_ms": pace.gap_ns / 1e6,
+            "burst": pace.burst,
+            "gaps": pace.steps,
+            "gaps_kept": pace.kept,
+            "broken": pace.broken,
+            "idle_passed": pace.idle_passed,
+            "p_value": pace.p_value,
+            "total_held_s": total_s,
+            "settle": wording.settle_held(lone),
+        },
+        hypotheses=wording.held_hypotheses(trace, pace, lone),
+        victims=_victims(trace, rows, waits),
+        suspects=suspects(trace, pids, at.name),
+        advice=wording.held_advice(pace, names_to(trace, rows)),
+    )
+
+
+def names_to(trace: Trace, rows: Ints) -> str:
+    """Return the destination of the first of these attempts."""
+    return wording.destination_of(trace.attempts[rows[0]])
+
+
+def _subject(trace: Trace, scope: str, key: int, rows: Ints) -> dict[str, object]:
+    pids = _pids_of(trace, rows)
+    subject: dict[str, object] = {"scope": scope, "key": key, "pids": pids}
+    if scope == "destination":
+        subject["key"] = names_to(trace, rows)
+    if len(pids) == 1:
+        subject["pid"] = pids[0]
+    return subject
+
+
+def _confidence(trace: Trace, rows: Ints, chance: float) -> float:
+    sure = 0.6 if chance > LIKELY_P / 10 else 0.7
+    if chance <= FIRM_P:
+        sure = 0.8 + 0.15 * min(1.0, (-math.log10(max(chance, 1e-300)) - 4) / 8)
+    return round(min(sure, 0.75) if _lossy(trace, rows) else sure, 2)
+
+
+def _lossy(trace: Trace, rows: Ints) -> bool:
+    return bool(trace.losses) or not trace.columns["complete"][rows].all()
+
+
+def _victims(trace: Trace, rows: Ints, waits: Ints) -> tuple[Party, ...]:
+    order = np.lexsort((rows, -waits))[:NAMED]
+    return tuple(party(trace, int(rows[i]), int(waits[i])) for i in order if waits[i] > 0)
+
+
+# -- drops -----------------------------------------------------------------------------------------
+
+
+# Of destinations that never answer nothing was let through: what is dropped is no matter of a rate.
+def _dropped_groups(trace: Trace) -> list[Dropped]:
+    attempts = trace.columns
+    answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
+    rows = np.flatnonzero(answered & (attempts["end_ns"] > 0))
+    rows, usual = _told_apart(trace, rows)
+    again = np.asarray(attempts["retransmits"][rows] > 0)
+    if again.sum() < buckets.MIN_DROPS:
+        return []
+    chosen: list[Dropped] = []
+    covered = np.zeros(len(attempts), np.bool_)
+    for rank, scope, key, part in _with_drops(trace, rows, again):
+        mine = rows[part]
+        if covered[mine[again[part]]].any():
+            continue
+        made = buckets.bucket(buckets.syns(take(trace.attempts, mine), usual[part]))
+        if made and made.fits() and made.p_value * rank <= LIKELY_P:
+            chosen.append(Dropped(scope, key, mine, usual[part], made))
+            covered[mine] = True
+    return chosen
+
+
+# The groups of each scope with enough drops, those with the most first; a group that has the very
+# same attempts as one before is none of its own.
+def _with_drops(trace: Trace, rows: Ints, again: Bools) -> Iterator[tuple[int, str, int, Ints]]:
+    known: set[bytes] = set()
+    for rank, scope in _scopes(trace, "destination"):
+        keys = scope_keys(trace.columns, scope, trace.processes)[rows]
+        parts = [(int(again[part].sum()), key, part)
+                 for key, part in zip(*parts_by_key(keys), strict=True)]  # fmt: skip
+        parts.sort(key=lambda part: -part[0])
+        for drops, key, part in parts[:_MOST_GROUPS]:
+            if drops >= buckets.MIN_DROPS and part.tobytes() not in known:
+                known.add(part.tobytes())
+                yield rank, scope, key, part
+
+
+# The attempts of which it is known which SYN was answered, and how long their destination takes to
+# answer one. A destination that never answered a first SYN at once may do so for any reason.
+def _told_apart(trace: Trace, rows: Ints) -> tuple[Ints, Ints]:
+    usual = _usual_ns(trace, rows)
+    mine = trace.columns
+    late = mine["end_ns"][rows].astype(np.int64) - mine["syn_ns"][rows].astype(np.int64) - usual
+    known = (usual > 0) & (usual < _QUICK_NS)
+    known &= (mine["retransmits"][rows] == 0) | (late >= _RESENT_NS)
+    return rows[known], usual[known]
+
+
+# How long each attempt's destination takes to answer the first SYN; 0 if it never did.
+def _usual_ns(trace: Trace, rows: Ints) -> Ints:
+    mine = take(trace.attempts, rows)
+    took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)
+    usual = np.zeros(len(rows), np.int64)
+    for part in parts_by_key(scope_keys(mine, "destination"))[1]:
+        first = part[mine["retransmits"][part] == 0]
+        usual[part] = int(np.median(took[first])) if len(first) else 0
+    return usual
+
+
+def _of_dropped(trace: Trace, dropped: Dropped) -> Finding:
+    mine = take(trace.attempts, dropped.rows)
+    again = mine["retransmits"] > 0
+    rows = dropped.rows[again]
+    took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)
+    waits = (took - dropped.usual_ns)[again]
+    several = len(np.unique(scope_keys(mine[again], "destination"))) > 1
+    sure = _confidence(trace, dropped.rows, dropped.found.p_value)
+    sure = sure if several else min(sure, 0.75)
+    total_s, place = float(waits.sum()) / 1e9, _place(trace, mine[again])
+    return Finding(
+        rule=RULE,
+        severity="critical" if total_s >= _CRITICAL_S else "warning",
+        confidence=sure,
+        subject=_subject(trace, dropped.scope, dropped.key, rows),
+        summary=wording.dropped_summary(trace, dropped, rows, waits, sure),
+        scope=dropped.scope,
+        place=place,
+        mechanism="drop",
+        evidence={
+            "delayed": len(rows),
+            "rate_per_s": dropped.found.rate,
+            "burst": dropped.found.burst,
+            "syns_dropped": dropped.found.drops,
+            "syns_passed": dropped.found.passes,
+            "dropped_while_empty": dropped.found.dropped_fit,
+            "passed_while_not": dropped.found.passed_fit,
+            "open_fit": dropped.found.open_fit,
+            "p_value": dropped.found.p_value,
+            "total_late_s": total_s,
+            "settle": wording.settle_dropped(place),
+        },
+        hypotheses=wording.dropped_hypotheses(trace, dropped.found, several),
+        victims=_victims(trace, rows, waits),
+        suspects=suspects(trace, _pids_of(trace, rows), place or "egress"),
+        advice=wording.dropped_advice(dropped.found, place, names_to(trace, rows)),
+    )
+
+
+# A SYN that left this host late was dropped before the wire; without the wire nobody knows.
+def _place(trace: Trace, late: Attempts) -> str:
+    if not wire_seen(trace):
+        return ""
+    wire, syn = wire_mark(late, "wire_ns"), late["syn_ns"].astype(np.int64)
+    held_back = (wire == 0) | (wire - syn > 500_000_000)
+    return "egress" if float(np.mean(held_back)) >= 0.9 else "network"

@@ -1,0 +1,169 @@
+"""The sentences of a `paced-connects` finding, for a person on call at night."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from porttrace.analysis import names
+from porttrace.analysis.bucket import Bucket
+from porttrace.analysis.concurrency import Ints
+from porttrace.analysis.findings.alternatives import by_chance
+from porttrace.analysis.model import Hypothesis, Trace
+from porttrace.analysis.pace import Pace
+
+_STOPPED = {
+    "gate": "stopped before the kernel started them (gate)",
+    "connect": "stopped inside the kernel's connect (connect)",
+}
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A group of attempts whose SYNs a rate drops."""
+
+    scope: str
+    key: int
+    rows: Ints  # of the trace's attempts: answered ones
+    usual_ns: Ints  # of each: how long its destination takes otherwise
+    found: Bucket
+
+
+def destination_of(attempt: np.void) -> str:
+    """Return the destination of an attempt."""
+    return names.destination(attempt)
+
+
+def _who(trace: Trace, scope: str, key: int, rows: Ints) -> str:
+    first = trace.attempts[rows[0]]
+    process = names.process(trace, int(first["pid"]))
+    known = trace.processes.get(int(first["pid"]))
+    return {
+        "process": f"Process {process}",
+        "thread": f"Thread {names.comm(first)} (tid {key}) of {process}",
+        "user": f"User {(known and known.user) or ''} (uid {key})".replace("  ", " "),
+        "cgroup": f"Control group {(known and known.cgroup) or key}",
+        "netns": f"Network namespace {key}",
+        "host": "This host",
+        "destination": f"Towards {names.destination(first)} this host",
+    }[scope]
+
+
+def _rate(per_s: float) -> str:
+    if per_s >= 1:
+        return f"{per_s:.2g} connects a second" if per_s < 100 else f"{per_s:.0f} connects a second"
+    return f"one connect every {1 / per_s:.1f} s"
+
+
+def held_summary(trace: Trace, pace: Pace, place: str, sure: float, waits: Ints) -> str:
+    """Return who is held to which rate, and what the worst of it was."""
+    rows = pace.rows[pace.held]
+    worst = trace.attempts[rows[int(np.argmax(waits))]]
+    get = "gets" if sure >= 0.8 else "gets, it seems,"
+    return (
+        f"{_who(trace, pace.scope, pace.key, rows)} {get} at most {_rate(1e9 / pace.gap_ns)}"
+        f"{_burst(pace.burst)}, whatever else ends: {names.count(len(rows), 'connect')}"
+        f" {'was' if len(rows) == 1 else 'were'} {_STOPPED[place]} and let go"
+        f" {names.duration(pace.gap_ns)} apart; the worst, to {names.destination(worst)}, waited"
+        f" {names.duration(int(waits.max()))}."
+    )
+
+
+def _burst(burst: int) -> str:
+    return f" after a burst of {burst}" if burst > 1 else ""
+
+
+def held_hypotheses(trace: Trace, pace: Pace, lone: bool) -> tuple[Hypothesis, ...]:
+    """Return every other explanation of holds at a pace that was tested."""
+    slots = "releases come at their own times, not right after another connect is over"
+    timer = "the calls had been made: a program that paces itself calls later and holds nothing"
+    if lone:
+        alone = names.count(pace.idle_passed, "call")
+        why = f"{alone} after a rest went through at once: none takes that long by itself"
+        supervisor = Hypothesis("slow supervisor", "refuted", why)
+    else:
+        why = "one that handles a call after the other, each as long, looks the same under load"
+        supervisor = Hypothesis("slow supervisor", "open", why)
+    lucky = by_chance(pace.p_value)
+    chance = f"{pace.kept} of {pace.steps} gaps are alike within 10 %, which {lucky}"
+    return (
+        Hypothesis("queue with slots", "refuted", slots),
+        Hypothesis("timer of the application", "refuted", timer),
+        supervisor,
+        Hypothesis("late scheduling", "refuted", chance),
+        _loss(trace),
+    )
+
+
+def _loss(trace: Trace) -> Hypothesis:
+    lost = sum(loss.count for loss in trace.losses)
+    if not lost:
+        return Hypothesis("lost events", "refuted", "no event was lost")
+    return Hypothesis("lost events", "open", f"{names.count(lost, 'event')} lost")
+
+
+def settle_held(lone: bool) -> str:
+    """Return what one more run would settle."""
+    if lone:
+        return "Nothing: rate, place and scope are settled by this trace."
+    return "A rate or a slow supervisor: trace single connects with rests between them, too."
+
+
+def held_advice(pace: Pace, to: str) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure."""
+    rate = _rate(1e9 / pace.gap_ns)
+    return (
+        f"Connect less often: pool the connections to {to}; an open connection needs no token.",
+        f"For good: find the tool among the suspects and raise its limit (now {rate} per"
+        f" {pace.scope}), or have this program exempted.",
+        "Mind restarts: every pool then reconnects at this rate.",
+    )
+
+
+def dropped_summary(trace: Trace, dropped: Dropped, rows: Ints, waits: Ints, sure: float) -> str:
+    """Return who is held to which rate by dropped SYNs, and what the worst of it was."""
+    worst = trace.attempts[rows[int(np.argmax(waits))]]
+    get = "gets" if sure >= 0.8 else "gets, it seems,"
+    found = dropped.found
+    return (
+        f"{_who(trace, dropped.scope, dropped.key, rows)} {get} at most {_rate(found.rate)}"
+        f"{_burst(found.burst)}; SYNs beyond that are dropped and pass when they are sent again:"
+        f" {names.count(len(rows), 'connect')} answered late, the worst, to"
+        f" {names.destination(worst)}, by {names.duration(int(waits.max()))}."
+    )
+
+
+def dropped_hypotheses(trace: Trace, found: Bucket, several: bool) -> tuple[Hypothesis, ...]:
+    """Return every other explanation of dropped SYNs that was tested."""
+    loss = (
+        f"{found.dropped_fit:.0%} of the drops came when the rate was used up,"
+        f" {found.passed_fit:.0%} of the passes when it was not, which {by_chance(found.p_value)}"
+    )
+    slots = f"the number of open attempts explains at best {found.open_fit:.0%} of the same"
+    queue = "several destinations lost SYNs by one and the same rate"
+    one = "all went to one destination, whose listener may accept no faster (ss -ltn there)"
+    full = ("refuted", queue) if several else ("open", one)
+    return (
+        Hypothesis("loss by chance", "refuted", loss),
+        Hypothesis("slots that drop", "refuted", slots),
+        Hypothesis("full accept queue", *full),
+        _loss(trace),
+    )
+
+
+def settle_dropped(place: str) -> str:
+    """Return what one more run would settle."""
+    if place:
+        return "Nothing: rate, place and scope are settled by this trace."
+    return "Whether the SYNs leave this host: trace once more with the wire probe."
+
+
+def dropped_advice(found: Bucket, place: str, to: str) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure."""
+    here = "a rule of this host (nft list ruleset | grep limit)"
+    there = "a firewall on the way, or at the other end"
+    where = {"egress": here, "network": there}.get(place, f"{here}, or {there}")
+    return (
+        f"Connect less often: pool the connections to {to}; spread what comes in bursts of more"
+        f" than {found.burst}.",
+        f"For good: look for a limit per time in {where}, and raise it (now {_rate(found.rate)}).",
+    )
