@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "the tables of a recording, filtered and sorted",
     "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
     "record": "record attempts to a file, with the least overhead",
+    "suspects": "what on this host can interpose on the connects of a process",
     "lab": "real throttles and stories to try porttrace on",
     "doctor": "what this host lacks, and the command that mends it",
 }
