@@ -5,8 +5,10 @@ Everything happens in network namespaces and control groups made here.
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import platform
 import shutil
 import struct
 import subprocess
@@ -18,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from porttrace.tracer.census import Census, Found, bpf
+from porttrace.tracer.census import Census, Found, bpf, btf
 from porttrace.tracer.census.holders import walk
 from porttrace.tracer.census.programs import snapshot
 from porttrace.tracer.processes import read_process
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.kernel
 SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
 # r0 = 1; exit: lets everything pass
 PASS = b"\xb7\0\0\0\x01\0\0\0\x95\0\0\0\0\0\0\0"
+ALLOW = PASS.replace(b"\x01", b"\0")  # r0 = 0
 
 
 @contextlib.contextmanager
@@ -77,13 +80,14 @@ def kinds(pid: int) -> list[str]:
     return [each.kind for each in census(pid).suspects]
 
 
-def load(kind: int, attach_type: int, name: bytes, code: bytes = PASS) -> int:
+def load(kind: int, attach_type: int, name: bytes, code: bytes = PASS, function: int = 0) -> int:
     """Load a BPF program and return its descriptor."""
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
     attr = struct.pack(
-        "<IIQQIIQII16sII", kind, len(code) // 8, ctypes.addressof(instructions),
+        "<IIQQIIQII16sII36xI", kind, len(code) // 8, ctypes.addressof(instructions),
         ctypes.addressof(licence), 0, 0, 0, 0, 0, name, 0, attach_type,
+        function,
     )  # fmt: skip
     return bpf.call(5, attr)[0]
 
@@ -293,6 +297,81 @@ def test_a_program_on_a_device() -> None:
             (fact,) = census(child.pid).suspects
     assert (fact.kind, fact.place, fact.pid) == ("bpf-tc", "egress", holder.pid)
     assert "tc_guard" in fact.what and "on lo (tcx, egress)" in fact.what
+
+
+def number_of(function: str) -> int:
+    """Return the number of a kernel function among the kernel's types."""
+    if not btf.VMLINUX.exists():
+        pytest.skip("this kernel does not describe its types")
+    known = btf.names(range(1, 1 << 20), btf.VMLINUX.read_bytes())
+    return next(number for number, name in known.items() if name == function)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attach_type", "function", "expected"),
+    [
+        (26, 24, "tcp_v4_connect", ("bpf-probe", "is on the kernel's tcp_v4_connect")),
+        (29, 27, "bpf_lsm_socket_connect", ("bpf-lsm", "is on the security hook socket_connect")),
+    ],
+)
+def test_a_program_on_a_function_of_the_kernel(
+    kind: int, attach_type: int, function: str, expected: tuple[str, str]
+) -> None:
+    try:
+        program = load(kind, attach_type, b"guard", ALLOW, number_of(function))
+        link = bpf.call(17, struct.pack("<QI", 0, program))[0]  # BPF_RAW_TRACEPOINT_OPEN
+    except OSError as error:
+        pytest.skip(f"this kernel does not let programs onto its functions: {error}")
+    with process() as child, process([sys.executable, "-c", HOLDER], pass_fds=[link]) as holder:
+        os.close(program)
+        os.close(link)
+        facts = census(child.pid).suspects
+    told = {each.kind: each for each in facts}
+    assert told[expected[0]].what.endswith(f"(pid {holder.pid})) {expected[1]}")
+    assert {each.place for each in facts} == {"connect"}
+
+
+def test_a_program_on_a_kprobe() -> None:
+    perf = -1
+    with contextlib.suppress(OSError):
+        number = int(Path("/sys/bus/event_source/devices/kprobe/type").read_text())
+        function = ctypes.create_string_buffer(b"tcp_v4_connect")
+        # struct perf_event_attr: type, size, ..., config1 is the function
+        attr = struct.pack("<II48xQ48x", number, 112, ctypes.addressof(function))
+        call = {"x86_64": 298, "aarch64": 241}[platform.machine()]
+        perf = ctypes.CDLL(None).syscall(call, attr, -1, 0, -1, 0)
+    if perf < 0:
+        pytest.skip("this kernel has no kprobes")
+    program = load(2, 0, b"watcher", ALLOW)
+    fcntl.ioctl(perf, 0x40042408, program)  # PERF_EVENT_IOC_SET_BPF
+    with process() as child, process([sys.executable, "-c", HOLDER], pass_fds=[perf]) as holder:
+        os.close(program)
+        os.close(perf)
+        facts = census(child.pid).suspects
+    (fact,) = (each for each in facts if each.kind == "bpf-probe")
+    assert (fact.place, fact.pid) == ("connect", holder.pid)
+    assert fact.what.startswith("the BPF program watcher (id ")
+    assert fact.what.endswith("is a kprobe on the kernel's tcp_v4_connect")
+
+
+def test_a_kprobe_of_tracefs() -> None:
+    events = Path("/sys/kernel/tracing/kprobe_events")
+    if not events.exists():
+        pytest.skip("this kernel has no kprobes")
+    name = f"porttrace_test_{os.getpid()}"
+    with events.open("a") as file:
+        file.write(f"p:{name}/on_connect tcp_v4_connect\n")
+    switch = Path(f"/sys/kernel/tracing/events/{name}/on_connect/enable")
+    try:
+        with process() as child:
+            facts = [each for each in census(child.pid).suspects if each.kind == "kernel-probe"]
+            assert facts[0].what == (
+                f"the kprobe event {name}/on_connect is on the kernel's tcp_v4_connect"
+            )
+    finally:
+        switch.write_text("0")
+        with events.open("a") as file:
+            file.write(f"-:{name}/on_connect\n")
 
 
 def test_programs_and_links_are_read_as_the_kernel_lists_them() -> None:

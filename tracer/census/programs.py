@@ -211,6 +211,7 @@ def _probes(found: Snapshot) -> Iterator[Fact]:
         probe = None if pid == os.getpid() else bpf.probe_of(pid, descriptor)
         if probe and probe.is_kprobe:
             on.append((probe.program, probe.function))
+            found.holders.programs.setdefault(probe.program, set()).add(pid)
     for program, function in dict.fromkeys(on):
         if place_of(function) and not found.is_own(program):
             what = f"{found.called(program)} is a kprobe on the kernel's {function}"

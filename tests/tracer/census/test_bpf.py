@@ -110,6 +110,7 @@ def test_kprobes(host: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
         ("egress", "ip_output"),
         ("connect", "tcp_v6_connect"),
     ]
+    assert found.holder(23) == 5
 
 
 def test_netfilter_programs(host: FakeProc, monkeypatch: pytest.MonkeyPatch) -> None:
