@@ -23,6 +23,7 @@ import pytest
 from porttrace.tracer.census import Census, Found, bpf, btf
 from porttrace.tracer.census.holders import walk
 from porttrace.tracer.census.programs import snapshot
+from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.processes import read_process
 from porttrace.tracer.sockets import inside_netns
 from tracing import run, wait_until
@@ -235,6 +236,18 @@ def test_a_shaper_on_a_device() -> None:
     assert "tbf of v0" in fact.what
 
 
+def test_a_policer_on_a_device() -> None:
+    needs("ip", "tc")
+    with in_new_netns() as child:
+        inside(child.pid, "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+        inside(child.pid, "tc", "qdisc", "add", "dev", "v0", "clsact")
+        police = ["matchall", "action", "police", "rate", "1mbit", "burst", "10k", "drop"]
+        inside(child.pid, "tc", "filter", "add", "dev", "v0", "egress", *police)
+        (fact,) = census(child.pid).suspects
+    assert (fact.kind, fact.place) == ("police", "egress")
+    assert "a filter of v0 (matchall, egress) polices" in fact.what
+
+
 # -- BPF -----------------------------------------------------------------------------------------
 
 
@@ -289,7 +302,7 @@ def test_a_program_on_a_device() -> None:
             # BPF_LINK_CREATE on lo; the link lives in a process that is not ours
             attr = struct.pack("<IIII", program, 1, 47, 0)
             link = inside_netns(child.pid, lambda: bpf.call(28, attr)[0])
-        except OSError as error:
+        except (OSError, PorttraceError) as error:
             pytest.skip(f"this kernel has no tcx: {error}")
         with process([sys.executable, "-c", HOLDER], pass_fds=[link]) as holder:
             os.close(program)
@@ -354,13 +367,21 @@ def test_a_program_on_a_kprobe() -> None:
     assert fact.what.endswith("is a kprobe on the kernel's tcp_v4_connect")
 
 
+def told_to(file: Path, line: str) -> None:
+    """Append a line to a file that cannot be sought in, as the shell's >> does."""
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND)
+    try:
+        os.write(handle, line.encode())
+    finally:
+        os.close(handle)
+
+
 def test_a_kprobe_of_tracefs() -> None:
     events = Path("/sys/kernel/tracing/kprobe_events")
     if not events.exists():
         pytest.skip("this kernel has no kprobes")
     name = f"porttrace_test_{os.getpid()}"
-    with events.open("a") as file:
-        file.write(f"p:{name}/on_connect tcp_v4_connect\n")
+    told_to(events, f"p:{name}/on_connect tcp_v4_connect\n")
     switch = Path(f"/sys/kernel/tracing/events/{name}/on_connect/enable")
     try:
         with process() as child:
@@ -370,8 +391,7 @@ def test_a_kprobe_of_tracefs() -> None:
             )
     finally:
         switch.write_text("0")
-        with events.open("a") as file:
-            file.write(f"-:{name}/on_connect\n")
+        told_to(events, f"-:{name}/on_connect\n")
 
 
 def test_programs_and_links_are_read_as_the_kernel_lists_them() -> None:

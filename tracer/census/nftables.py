@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from porttrace.tracer.census.commands import CommandError, answer
-from porttrace.tracer.census.rules import HOOK_PLACES, Rule, facts, hooks_of, worst
+from porttrace.tracer.census.rules import HOOK_PLACES, Rule, facts, hooks_by_chain, worst
 from porttrace.tracer.facts import Fact, NotLooked
 
 _SOURCE = "nft list ruleset"
@@ -40,16 +40,15 @@ def rules(listed: list[dict[str, Any]]) -> Iterator[Rule]:
     all_rules = [each["rule"] for each in listed if "rule" in each]
     maps = {_name(each["map"], "name"): each["map"] for each in listed if "map" in each}
     hooked = {name: str(chain["hook"]) for name, chain in chains.items() if "hook" in chain}
-    jumps = _jumps(all_rules, maps)
+    hooks = hooks_by_chain(hooked, _jumps(all_rules, maps))
     for name, chain in chains.items():
         if chain.get("policy") == "drop" and hooked.get(name) in HOOK_PLACES:
             yield Rule("drop", (hooked[name],), name, "")
     for rule in all_rules:
         expressions = [each for each in rule.get("expr", ()) if isinstance(each, dict)]
         does, name = _does(expressions, rule, maps), _name(rule, "chain")
-        hooks = hooks_of(name, hooked, jumps) if does else ()
-        if hooks and not any(_excludes_tcp(each) for each in expressions):
-            yield Rule(does, hooks, name, " ".join(filter(None, map(words, expressions))))
+        if does and name in hooks and not any(map(_excludes_tcp, expressions)):
+            yield Rule(does, hooks[name], name, " ".join(filter(None, map(words, expressions))))
 
 
 def _name(values: dict[str, Any], key: str = "name") -> str:

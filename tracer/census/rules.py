@@ -54,28 +54,31 @@ def _sentence(rule: Rule) -> str:
     return f"a rule of {where} {_SAYS[rule.does]}: {rule.text[:_SHOWN]}"
 
 
-def reached(hooked: str, jumps: dict[str, set[str]]) -> set[str]:
-    """Return the chains that a packet in chain `hooked` can come to; `jumps` by chain."""
-    found, left = set[str](), [hooked]
+def hooks_by_chain(
+    hooked: dict[str, str], jumps: dict[str, set[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return chain -> the hooks that a packet comes to it from, those on the way out first.
+
+    `hooked` has the hook of each base chain, `jumps` where rules of a chain lead to. Hooks that
+    our own connects do not pass are left out, and chains that no other hook leads to.
+    """
+    found: dict[str, set[str]] = {}
+    for base, hook in hooked.items():
+        if hook in HOOK_PLACES:
+            for chain in _reached(base, jumps):
+                found.setdefault(chain, set()).add(hook)
+    order = tuple(HOOK_PLACES)
+    return {chain: tuple(sorted(hooks, key=order.index)) for chain, hooks in found.items()}
+
+
+def _reached(base: str, jumps: dict[str, set[str]]) -> set[str]:
+    found, left = set[str](), [base]
     while left:
         chain = left.pop()
         if chain not in found:
             found.add(chain)
             left.extend(jumps.get(chain, ()))
     return found
-
-
-def hooks_of(chain: str, hooked: dict[str, str], jumps: dict[str, set[str]]) -> tuple[str, ...]:
-    """Return the hooks (base chain -> hook in `hooked`) from which a packet can come to `chain`.
-
-    Those of our own connects only, on the way out first.
-    """
-    found = {
-        hook
-        for base, hook in hooked.items()
-        if hook in HOOK_PLACES and chain in reached(base, jumps)
-    }
-    return tuple(hook for hook in HOOK_PLACES if hook in found)
 
 
 def worst(does: Collection[str]) -> str:

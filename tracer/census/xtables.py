@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from porttrace.tracer.census.commands import CommandError, answer
 from porttrace.tracer.census.host import HERE, HostFiles
-from porttrace.tracer.census.rules import Rule, facts, hooks_of, worst
+from porttrace.tracer.census.rules import Rule, facts, hooks_by_chain, worst
 from porttrace.tracer.facts import Fact, NotLooked
 
 _FAMILIES = {"ip_tables_names": "iptables-legacy-save", "ip6_tables_names": "ip6tables-legacy-save"}
@@ -48,16 +48,14 @@ def _of_table(table: str, lines: list[str]) -> Iterator[Rule]:
     jumps: dict[str, set[str]] = {}
     for parts in written:
         jumps.setdefault(parts[1], set()).update(_values(parts, "-j", "-g"))
-    hooked = {name: name.lower() for name, policy in chains.items() if policy != "-"}
+    hooks = hooks_by_chain({name: name.lower() for name, p in chains.items() if p != "-"}, jumps)
     for name, policy in chains.items():
-        hooks = hooks_of(name, hooked, {})
-        if policy == "DROP" and hooks:
-            yield Rule("drop", hooks, f"{table} {name}", "")
+        if policy == "DROP" and name in hooks:
+            yield Rule("drop", hooks[name], f"{table} {name}", "")
     for parts in written:
         does = _does(parts)
-        hooks = hooks_of(parts[1], hooked, jumps) if does else ()
-        if hooks and not any(each in _OTHER for each in _protocol(parts)):
-            yield Rule(does, hooks, f"{table} {parts[1]}", " ".join(parts[2:]))
+        if does and parts[1] in hooks and not any(each in _OTHER for each in _protocol(parts)):
+            yield Rule(does, hooks[parts[1]], f"{table} {parts[1]}", " ".join(parts[2:]))
 
 
 def _split(line: str) -> list[str]:
