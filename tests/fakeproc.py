@@ -20,6 +20,10 @@ class FakeProc:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    def hide(self, name: str) -> None:
+        """Take a file away."""
+        (self.root / name.lstrip("/")).unlink()
+
     def add(self, pid: int, comm: str, ppid: int = 1, *, fd: str = "", **status: int) -> None:
         """Put a process there, with one descriptor where `fd` says what it is."""
         folder = self.root / "proc" / str(pid)

@@ -4,10 +4,12 @@ JSON: libnftables-json(5). What is not known there is shown by its name.
 """
 
 import json
+import platform
 from collections.abc import Iterator
 from typing import Any
 
 from porttrace.tracer.census.commands import CommandError, answer
+from porttrace.tracer.census.host import HERE, HostFiles, UnreadError
 from porttrace.tracer.census.rules import HOOK_PLACES, Rule, facts, hooks_by_chain, worst
 from porttrace.tracer.facts import Fact, NotLooked
 
@@ -22,8 +24,10 @@ _EXTENSIONS = {
 }  # fmt: skip
 
 
-def look() -> Iterator[Fact]:
+def look(files: HostFiles = HERE) -> Iterator[Fact]:
     """Yield the rules that could hold or stop a TCP connect."""
+    if not _is_loaded(files):
+        return
     try:
         listed = json.loads(answer("nft", "-j", "list", "ruleset"))["nftables"]
     except CommandError as error:
@@ -32,6 +36,16 @@ def look() -> Iterator[Fact]:
         yield NotLooked("nftables rules", "nft printed something that is not its JSON")
     else:
         yield from facts(rules(listed), _SOURCE)
+
+
+def _is_loaded(files: HostFiles) -> bool:
+    # nft makes the kernel load nf_tables; where that is not there yet, there are no rules either.
+    try:
+        loaded = files.text("/proc/modules")
+        builtin = files.text(f"/lib/modules/{platform.release()}/modules.builtin")
+    except UnreadError:
+        return True
+    return "\nnf_tables " in f"\n{loaded}" or "/nf_tables.ko" in builtin
 
 
 def rules(listed: list[dict[str, Any]]) -> Iterator[Rule]:

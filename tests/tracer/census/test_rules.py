@@ -1,10 +1,13 @@
 """Netfilter rules: which are in the way of a TCP connect, and how they are told."""
 
 import json
+import platform
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakeproc import FakeProc
 from porttrace.tracer.census import commands, nftables, xtables
 from porttrace.tracer.census.rules import Rule, facts
 from porttrace.tracer.facts import NotLooked, Suspect
@@ -120,6 +123,35 @@ def test_nft_that_says_nothing_sensible(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(nftables, "answer", lambda *_, answer=answer: answer)
         (fact,) = nftables.look()
         assert isinstance(fact, NotLooked)
+
+
+def test_nft_is_not_asked_where_that_would_load_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def answer(*words: str) -> str:
+        asked.append(" ".join(words))
+        return '{"nftables": []}'
+
+    monkeypatch.setattr(nftables, "answer", answer)
+    host = FakeProc(tmp_path)
+    builtin = f"/lib/modules/{platform.release()}/modules.builtin"
+    host.write("/proc/modules", "nf_tables_other 1 0 - Live 0x0\n")
+    host.write(builtin, "kernel/net/ipv4/tcp_cubic.ko\n")
+    assert [*nftables.look(host.files)] == []
+    assert asked == []
+    for name, text in (
+        ("/proc/modules", "xt_x 1 0 - Live 0x0\nnf_tables 1 0 - Live 0x0\n"),
+        (builtin, "kernel/net/netfilter/nf_tables.ko\n"),
+    ):
+        host.write(name, text)
+        assert [*nftables.look(host.files)] == []
+        assert asked.pop() == "nft -j list ruleset"
+        host.write("/proc/modules", "")
+    host.hide(builtin)
+    assert [*nftables.look(host.files)] == []
+    assert asked == ["nft -j list ruleset"]
 
 
 def test_a_command_that_is_not_there_and_one_that_fails() -> None:
