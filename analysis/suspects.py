@@ -25,6 +25,12 @@ _WEAK = frozenset(
      "netfilter-reject", "bpf-xdp", "conntrack")
 )  # fmt: skip
 
+# There on many hosts, and mostly for something else.
+_COMMON = frozenset(
+    ("module", "livepatch", "kernel-probe", "bpf-probe", "bpf-cgroup", "bpf-lsm", "bpf-tc",
+     "bpf-netfilter", "netfilter-drop", "audit-library")
+)  # fmt: skip
+
 
 def fit(
     suspects: Sequence[Suspect], place: str, functions: Sequence[str] = ()
@@ -42,9 +48,15 @@ def fit(
     return tuple(sorted(dict.fromkeys(suspects), key=badness))
 
 
-def could_hold(suspect: Suspect, place: str) -> bool:
-    """Return whether the suspect acts at `place` and can keep a connect waiting there."""
-    return suspect.place == place and suspect.kind not in _WEAK
+def could_hold(suspect: Suspect, place: str, functions: Sequence[str] = ()) -> bool:
+    """Return whether the suspect acts at `place` and keeps connects waiting by its nature.
+
+    Of what is in the kernel for many other reasons (modules, probes, BPF programs) only what the
+    `functions` of the hold's stack run through.
+    """
+    if suspect.place != place or suspect.kind in _WEAK:
+        return False
+    return suspect.kind not in _COMMON or any(_names(each, suspect) for each in functions)
 
 
 def _names(function: str, suspect: Suspect) -> bool:

@@ -38,7 +38,9 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
         yield f"  {finding.rule} ({level(finding)}):"
         yield from wrapped(printable(finding.summary), "    ", "    ")
         best = finding.suspects[0] if finding.suspects else None
-        if best and could_hold(best, finding.place):
+        stack = finding.evidence.get("stack")
+        functions = stack if isinstance(stack, list) else []
+        if best and could_hold(best, finding.place, functions):
             what = f"It could be done by: {best.what}."
             yield from wrapped(printable(what), "    ", "    ")
         if finding.advice:

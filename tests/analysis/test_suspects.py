@@ -55,3 +55,9 @@ def test_who_could_hold() -> None:
     assert could_hold(NOTIFY, "gate")
     assert not could_hold(NOTIFY, "connect")
     assert not could_hold(PROFILE, "connect")
+
+
+def test_a_module_that_is_merely_there_is_not_said_to_have_done_it() -> None:
+    assert not could_hold(MODULE, "connect", ("msleep", "security_socket_connect"))
+    assert could_hold(MODULE, "connect", ("hold [vguard]",))
+    assert not could_hold(OTHER_MODULE, "connect", ("hold [vguard]",))

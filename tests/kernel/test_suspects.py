@@ -24,6 +24,8 @@ from porttrace.tracer.census import Census, Found, bpf, btf
 from porttrace.tracer.census.holders import walk
 from porttrace.tracer.census.programs import snapshot
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.probe import Probe
 from porttrace.tracer.processes import read_process
 from porttrace.tracer.sockets import inside_netns
 from tracing import run, wait_until
@@ -405,6 +407,26 @@ def test_programs_and_links_are_read_as_the_kernel_lists_them() -> None:
         assert found.is_own(mine[0].number)
     finally:
         os.close(program)
+
+
+def symbols() -> Iterator[tuple[int, str, str]]:
+    """Yield address, name and module ("" for none) of each function of the kernel."""
+    with open("/proc/kallsyms") as file:
+        for line in file:
+            address, kind, name, *module = line.split()
+            if kind in "tT":
+                yield int(address, 16), name, module[0] if module else ""
+
+
+def test_a_function_of_a_module_is_told_with_its_module() -> None:
+    with Probe(TraceOptions(pids=frozenset((1,)))) as probe:
+        plain = next(at for at, name, _ in symbols() if name == "tcp_v4_connect")
+        assert probe._frame(plain + 1) == "tcp_v4_connect"
+        own = ((at, name, in_) for at, name, in_ in symbols() if in_ not in ("", "[bpf]"))
+        at, name, module = next(own, (0, "", ""))
+        if not at:
+            pytest.skip("no module is loaded into this kernel")
+        assert probe._frame(at + 1).endswith(f" {module}"), name
 
 
 # -- the command, and traces -----------------------------------------------------------------------

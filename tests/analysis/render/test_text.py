@@ -258,6 +258,7 @@ def test_only_what_can_hold_at_the_place_could_have_done_it() -> None:
         (FINDING.suspects[0], True),
         (Suspect("lsm", "gate", "a profile confines it", "/x"), False),
         (Suspect("module", "connect", "a module is loaded", "/x"), False),
+        (Suspect("bpf-probe", "gate", "a program is on it", "/x"), False),
     ):
         shown = closing.closing(trace, [replace(FINDING, suspects=(suspect,))])
         assert ("It could be done by" in shown) is said
