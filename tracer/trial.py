@@ -110,13 +110,13 @@ class Trial:
         self._until = time.monotonic() + MOST_S
         with self._children([(self._number, self._place)]) as (told,):
             measured = Measured(tuple(_step(each) for each in told["steps"]))
-            self._check(measured.steps)
+            self._check(measured.steps, any(each["answered"] for each in told["steps"]))
             last = measured.steps[-1]
             if last.live != "connected" or last.state != "through":
                 measured.held = self._others()
         return measured
 
-    def _check(self, steps: Sequence[Step]) -> None:
+    def _check(self, steps: Sequence[Step], answered: bool) -> None:
         first = steps[0]
         if first.live != "connected":
             why = os.strerror(first.live_errno) if first.live_errno else "no answer"
@@ -124,8 +124,8 @@ class Trial:
                 f"the live address {_shown(self._live)} cannot be connected to from there: {why}",
                 "name a port that somebody listens on: --live ADDRESS:PORT",
             )
-        if steps[-1].open == 1 and steps[-1].state == "ended":
-            why = os.strerror(steps[-1].errno) if steps[-1].errno else "it connects"
+        if answered or (steps[-1].open == 1 and steps[-1].state == "ended"):
+            why = os.strerror(steps[-1].errno) if steps[-1].errno else "it answers"
             raise PorttraceError(
                 f"{_shown(self._dead)} is no address that never answers: {why}",
                 "name another one, such as an unused address of your own network",

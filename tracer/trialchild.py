@@ -59,6 +59,11 @@ class Attempt:
                 return
             time.sleep(0.005)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has answered yet."""
+        return self.told()["errno"] < 0
+
     def close(self) -> None:
         """Reset the connection of an attempt that is over: what counts connections forgets it."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -66,9 +71,11 @@ class Attempt:
 
     def told(self) -> dict[str, Any]:
         """Return the socket's state (tcp_states.h), the errno (-1: not over), the time it took."""
+        state = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state not in (_SYN_SENT, _CLOSE):
+            self._thread.join(_SETTLE_S)  # answered: its thread is about to wake up
         over = not self._thread.is_alive()
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
-        return {"state": info[0], "errno": self._errno if over else -1, "took_s": self._took_s}
+        return {"state": state, "errno": self._errno if over else -1, "took_s": self._took_s}
 
 
 def put_in_place(plan: dict[str, Any]) -> None:
@@ -100,7 +107,8 @@ def steps(plan: dict[str, Any], dead: list[Attempt]) -> Iterator[dict[str, Any]]
         live.wait(plan["limit_s"])
         told = live.told()
         last = dead[-1].told() if dead else None
-        yield {"open": len(dead), "dead": last, "live": told}
+        answered = sum(not each.is_open for each in dead[:-1])
+        yield {"open": len(dead), "dead": last, "live": told, "answered": answered}
         stuck = told["errno"] != 0 or (last and last["state"] != _SYN_SENT)
         if stuck or len(dead) == plan["number"]:
             return
@@ -109,6 +117,8 @@ def steps(plan: dict[str, Any], dead: list[Attempt]) -> Iterator[dict[str, Any]]
         dead.append(Attempt(*plan["dead"]))
         dead[-1].start()
         dead[-1].settle()
+        if len(dead) == 1:
+            dead[-1].wait(_SETTLE_S)  # does it really never answer?
 
 
 def main() -> None:

@@ -110,7 +110,7 @@ def test_a_throttle_before_the_syn(site: Site, target: int, slots: int) -> None:
 def test_addresses_that_will_not_do(target: int) -> None:
     dead_answers = run("probe", "--yes", "--pid", str(target), "--dead", LIVE, "--live", LIVE)
     assert dead_answers.returncode == 1
-    assert "is no address that never answers: it connects" in dead_answers.stderr
+    assert "is no address that never answers: it answers" in dead_answers.stderr
     live_is_dead = run("probe", "--yes", "--pid", str(target), "--dead", DEAD, "--live", DEAD)
     assert live_is_dead.returncode == 1
     assert "cannot be connected to from there: no answer" in live_is_dead.stderr
