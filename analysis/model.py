@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.tracer.facts import Host, Process, Suspect
+from porttrace.tracer.facts import Host, NotLooked, Process, Suspect
 
 __all__ = (
     "ATTEMPT",
@@ -24,6 +24,7 @@ __all__ = (
     "Host",
     "Hypothesis",
     "Loss",
+    "NotLooked",
     "Origin",
     "Outcome",
     "Party",
@@ -179,6 +180,7 @@ class Trace:
     losses: tuple[Loss, ...] = ()
     host: Host = field(default_factory=Host)
     suspects: Mapping[int, tuple[Suspect, ...]] = field(default_factory=dict)
+    not_looked: tuple[NotLooked, ...] = ()  # what no census could read
     filter: str = ""
     wall_offset_ns: int = 0  # wall clock = mark + offset
     gates_seen: bool = True  # False when the scheduler was not watched: no gate, no sleep marks

@@ -207,7 +207,7 @@ class _Growing:
 
     def _end(self, end: End) -> None:
         self._end_ns = end.end_ns
-        self._about = dataclasses.replace(self._about, notes=end.notes)
+        self._about = dataclasses.replace(self._about, notes=end.notes, not_looked=end.not_looked)
         self._continues = end.continues
 
     def trace(self, notes: tuple[str, ...]) -> Trace:

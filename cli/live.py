@@ -100,6 +100,8 @@ def trace_live(
         if child:
             child.release()
         printer.begin(f"Tracing {what_is_traced(options, child)}. Ctrl-C ends it with a summary.")
+        if not child:  # before its exec a command is not yet what it will be
+            session.begin()
         until = time.monotonic() + duration_s if duration_s else float("inf")
         loop = _Loop(session, printer, recorder)
         while time.monotonic() < until and not stopped() and not over(options, child):

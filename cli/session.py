@@ -3,6 +3,7 @@
 Holds what must be held between rounds and nothing that prints.
 """
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -29,6 +30,10 @@ from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 MAX_ROWS = 1_000_000
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
+ASK_AGAIN_S = 30.0
+"""A census this old is taken again when another hold is seen."""
+ASKED_AT_FIRST = 16
+"""So many processes at most are looked at before anything of them was held."""
 
 
 class Session:
@@ -46,6 +51,7 @@ class Session:
         self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._asked_s: dict[int, float] = {}
         self._events = 0
         self._held: list[Held] = []
         self._host = host(live.probe)
@@ -68,6 +74,7 @@ class Session:
         self._keep(rows)
         held = (rows["gate_ns"] > 0) & (rows["call_ns"] - rows["gate_ns"] > _SUSPECT_NS)
         held |= (rows["sleep_ns"] > 0) & (rows["call_ns"] - rows["sleep_ns"] > _SUSPECT_NS)
+        held |= rows["retransmits"] > 0
         self._ask_about(np.unique(rows["pid"][held]).tolist())
         return rows
 
@@ -82,9 +89,15 @@ class Session:
 
     def _ask_about(self, pids: Sequence[int]) -> None:
         # While the process is there: afterwards nobody can tell who held its filter.
+        now_s = time.monotonic()
         for pid in pids:
-            if pid not in self._suspects:
-                self._suspects[pid] = self._live.suspects_of(pid)
+            if now_s - self._asked_s.get(pid, -math.inf) > ASK_AGAIN_S:
+                self._asked_s[pid] = now_s
+                self._suspects[pid] = self._live.suspects_of(pid) or self._suspects.get(pid, ())
+
+    def begin(self) -> None:
+        """Look at once at what could interpose on the processes that are traced by number."""
+        self._ask_about(sorted(self._live.options.pids)[:ASKED_AT_FIRST])
 
     def look(self) -> None:
         """Look at the threads that are held right now."""
@@ -92,6 +105,8 @@ class Session:
         self.stacks.update({h.stack: h.frames for h in self._held if h.frames})
         now_ns = time.monotonic_ns()
         self._ask_about([h.pid for h in self._held if now_ns - h.since_ns > _SUSPECT_NS])
+        under_way = attempts.pending(self._open)
+        self._ask_about(np.unique(under_way["pid"][under_way["retransmits"] > 0]).tolist())
 
     @property
     def held(self) -> list[Held]:
@@ -122,6 +137,7 @@ class Session:
             watches=self._watches,
             host=self._host,
             suspects=self._suspects,
+            not_looked=self._live.not_looked,
             filter=options.describe(),
             wall_offset_ns=time.time_ns() - time.monotonic_ns(),
             gates_seen=gates_seen(options, missing),

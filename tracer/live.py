@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
+from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, Process, Suspect
+from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
@@ -28,7 +29,6 @@ from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
 from porttrace.tracer.seeds import in_syn_sent, seed
-from porttrace.tracer.suspects import suspects
 from porttrace.tracer.wire import Wire, drop_reasons
 
 _NO_SYMBOLS = (
@@ -38,6 +38,7 @@ _NO_SYMBOLS = (
 _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
+_MAX_NOT_LOOKED = 50
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,14 @@ class LiveTrace:
         self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
+        self._not_looked: dict[NotLooked, None] = {}
 
     def __enter__(self) -> "LiveTrace":
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)
             self.probe.attach()
+            self._census = Census(self.probe.functions)
             if not shows_symbols():
                 self.probe.missing.append(_NO_SYMBOLS)
             self._add_latecomers()
@@ -230,7 +233,14 @@ class LiveTrace:
 
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         """Return the census of what could interpose on the connects of one process."""
-        return suspects(self._known.get(pid) or processes.read_process(pid))
+        found = self._census.of(self._known.get(pid) or processes.read_process(pid))
+        self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
+        return found.suspects
+
+    @property
+    def not_looked(self) -> tuple[NotLooked, ...]:
+        """What no census of this trace could read, with the reasons."""
+        return tuple(self._not_looked)[:_MAX_NOT_LOOKED]
 
     def counters(self) -> Counters:
         """Return the kernel side's own counts."""

@@ -94,7 +94,7 @@ def _finding(case: Case) -> Finding:
         hypotheses=alternatives(case),
         victims=behind,
         blockers=ahead,
-        suspects=suspects(case.trace, _pids(case), place),
+        suspects=suspects(case.trace, _pids(case), place, _stack(case)),
         advice=wording.advice(case, behind, ahead),
     )
 
@@ -109,9 +109,13 @@ def _subject(case: Case) -> dict[str, object]:
     return subject
 
 
+def _stack(case: Case) -> tuple[str, ...]:
+    held = case.attempts()[case.group.queue.held()]
+    return held_in(held, case.place, case.trace.stacks)
+
+
 def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
     verdict, scopes = case.group.verdict, compare(case.at, case.group)
-    held = case.attempts()[case.group.queue.held()]
     return {
         "held": verdict.held,
         "still_held": verdict.waiting,
@@ -123,7 +127,8 @@ def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
         "cap_exceeded": verdict.cap_exceeded,
         "epsilon_ms": verdict.epsilon_ns / 1e6,
         "total_held_s": total_ns / 1e9,
-        "stack": list(held_in(held, case.place, case.trace.stacks)),
+        "stack": list(_stack(case)),
+        "not_looked": [f"{each.what}: {each.reason}" for each in case.trace.not_looked],
         "scopes": [result.row() for result in scopes],
         "settle": wording.settle(case, sure, scopes),
     }
