@@ -10,7 +10,7 @@ import numpy as np
 
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints
-from porttrace.analysis.holds import spans
+from porttrace.analysis.holds import ON_THE_WAY, spans
 from porttrace.analysis.model import Finding, Outcome, Trace
 from porttrace.analysis.rows import take
 from porttrace.analysis.stacks import held_in
@@ -71,7 +71,7 @@ def _slow(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
     rows = trace.columns
     done = (rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)
     took_ns = np.where(done, rows["end_ns"] - rows["syn_ns"], 0)
-    late = (f for f in findings if f.rule == "syn-lost" or f.mechanism == "drop")
+    late = (f for f in findings if f.rule == "syn-lost" or f.place in ON_THE_WAY)
     told = [victim.attempt_id for finding in late for victim in finding.victims]
     slow = (took_ns >= _SLOW_NS) & ~np.isin(rows["attempt_id"], told)
     if slow.any():
