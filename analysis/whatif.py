@@ -162,9 +162,19 @@ def _demand(case: Case, key: int) -> tuple[Demand, int]:
         to=np.array([names.destination(row) for row in take(rows, np.flatnonzero(there))], np.str_),
         over=(asked + held + length)[there],
         thread=scope_keys(rows, "thread")[there],
-        lag_ns=case.group.verdict.lag_ns,
+        lag_ns=_mean_lag_ns(case),
     )
     return demand, int(np.count_nonzero(~there & (held > 0)))
+
+
+# The mean, not the median: in a long queue each handoff's delay adds to the waits of all behind it.
+def _mean_lag_ns(case: Case) -> int:
+    queue, handed = case.group.queue, case.group.verdict.handed
+    ends = np.sort(queue.service.stop[queue.service.closed & (queue.service.lengths() > 0)])
+    release = queue.hold.stop[handed]
+    if not len(release):
+        return 0
+    return int((release - ends[np.searchsorted(ends, release, "right") - 1]).mean())
 
 
 _COLUMNS = ("key", "asked", "service", "waited", "good", "to", "over", "thread")
@@ -176,7 +186,7 @@ def _together(parts: list[Demand], slots: int) -> Demand:
 
     whole = {name: column(name) for name in _COLUMNS}
     order = np.argsort(whole["asked"], kind="stable")
-    lag = int(np.median([part.lag_ns for part in parts]))
+    lag = int(np.mean([part.lag_ns for part in parts]))
     return Demand(**{n: c[order] for n, c in whole.items()}, slots=slots, lag_ns=lag)  # type: ignore[arg-type]
 
 
