@@ -2,8 +2,8 @@
 
 A throttle that queues is a queue with c servers for each key of its scope. Its attempts are
 replayed, first come, first served: when each asked is its demand, how long it was past the
-throttle its service. Only where this model gives the waits of the trace itself is it worth
-believing for any other case.
+throttle its service. A thread that waits less asks again sooner. Only where this model gives the
+waits of the trace itself is it worth believing for any other case.
 """
 
 import heapq
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis import names
-from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings import serialized
 from porttrace.analysis.findings.alternatives import Case
 from porttrace.analysis.holds import HELD_NS
@@ -45,6 +45,8 @@ class Demand:
     waited: Ints  # as measured
     good: Bools  # established
     to: Names  # destination
+    over: Ints  # when each was over, as measured
+    thread: Ints  # that asks again only when its attempt is over; -1 where none is known
     slots: int = 1
     lag_ns: int = 0  # from an end until the throttle lets the next one go
 
@@ -158,48 +160,83 @@ def _demand(case: Case, key: int) -> tuple[Demand, int]:
         waited=held[there],
         good=(rows["outcome"] == Outcome.established)[there],
         to=np.array([names.destination(row) for row in take(rows, np.flatnonzero(there))], np.str_),
-        lag_ns=case.group.verdict.lag_ns,
+        over=(asked + held + length)[there],
+        thread=scope_keys(rows, "thread")[there],
+        lag_ns=_mean_lag_ns(case),
     )
     return demand, int(np.count_nonzero(~there & (held > 0)))
+
+
+# The mean, not the median: in a long queue each handoff's delay adds to the waits of all behind it.
+def _mean_lag_ns(case: Case) -> int:
+    queue, handed = case.group.queue, case.group.verdict.handed
+    ends = np.sort(queue.service.stop[queue.service.closed & (queue.service.lengths() > 0)])
+    release = queue.hold.stop[handed]
+    if not len(release):
+        return 0
+    return int((release - ends[np.searchsorted(ends, release, "right") - 1]).mean())
+
+
+_COLUMNS = ("key", "asked", "service", "waited", "good", "to", "over", "thread")
 
 
 def _together(parts: list[Demand], slots: int) -> Demand:
     def column(name: str) -> npt.NDArray[np.generic]:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    whole = {name: column(name) for name in ("key", "asked", "service", "waited", "good", "to")}
+    whole = {name: column(name) for name in _COLUMNS}
     order = np.argsort(whole["asked"], kind="stable")
-    lag = int(np.median([part.lag_ns for part in parts]))
+    lag = int(np.mean([part.lag_ns for part in parts]))
     return Demand(**{n: c[order] for n, c in whole.items()}, slots=slots, lag_ns=lag)  # type: ignore[arg-type]
 
 
 def replay(demand: Demand) -> Ints:
-    """Return how long each attempt waits (ns) if slots go to whoever asked first, key by key."""
+    """Return how long each attempt waits (ns) if slots go to whoever asked first, key by key.
+
+    A thread asks again as long after its attempt before was over as it did in the trace.
+    """
     waits = np.zeros(len(demand.asked), np.int64)
-    for key in np.unique(demand.key).tolist():
-        mine = np.flatnonzero(demand.key == key)
-        waits[mine] = _first_come(
-            demand.asked[mine].tolist(), demand.service[mine].tolist(), demand.slots, demand.lag_ns
-        )
-    return waits
-
-
-def _first_come(asked: list[int], service: list[int], slots: int, lag_ns: int) -> Ints:
-    free: list[int] = []  # when each slot that was ever taken is free again
-    waits = np.zeros(len(asked), np.int64)
-    for number, (time, length) in enumerate(zip(asked, service, strict=True)):
-        begin = time
-        if len(free) == slots:
-            begin = max(time, heapq.heappop(free))
-        waits[number] = begin - time
+    before, pause = _order(demand)
+    after = np.full(len(before), -1, np.int64)
+    after[before[before >= 0]] = np.flatnonzero(before >= 0)
+    service, following, rest = demand.service.tolist(), after.tolist(), pause.tolist()
+    free: dict[int, list[int]] = {key: [] for key in np.unique(demand.key).tolist()}
+    keys, first = demand.key.tolist(), np.flatnonzero(before < 0).tolist()
+    asking = [(time, i) for time, i in zip(demand.asked[first].tolist(), first, strict=True)]
+    heapq.heapify(asking)
+    while asking:
+        time, i = heapq.heappop(asking)
+        taken, begin = free[keys[i]], time
+        if len(taken) == demand.slots:
+            begin = max(time, heapq.heappop(taken))
+        waits[i] = begin - time
         # Who needs no time takes no slot.
-        heapq.heappush(free, begin + length + lag_ns if length else begin)
+        heapq.heappush(taken, begin + service[i] + demand.lag_ns if service[i] else begin)
+        if following[i] >= 0:
+            heapq.heappush(asking, (begin + service[i] + rest[following[i]], following[i]))
     return waits
+
+
+# For each attempt the one that its thread made before, and the pause between; -1 where it did not
+# wait for any: the first of a thread, and what a thread that does not block has in flight at once.
+def _order(demand: Demand) -> tuple[Ints, Ints]:
+    order = np.lexsort((demand.asked, demand.thread))
+    same = demand.thread[order[1:]] == demand.thread[order[:-1]]
+    same &= demand.thread[order[1:]] >= 0
+    pause = np.zeros(len(order), np.int64)
+    pause[order[1:]] = demand.asked[order[1:]] - demand.over[order[:-1]]
+    before = np.full(len(order), -1, np.int64)
+    chained = same & (pause[order[1:]] >= 0)
+    # A thread whose attempts ever overlap does not wait for them.
+    apart = np.unique(demand.thread[order[1:]][same & ~chained])
+    chained &= ~np.isin(demand.thread[order[1:]], apart)
+    before[order[1:][chained]] = order[:-1][chained]
+    return before, pause
 
 
 def fit(demand: Demand) -> Fit:
-    """Return how well the model gives the waits that were measured."""
-    predicted = replay(demand)
+    """Return how well the model gives the waits that were measured, each asked for when it was."""
+    predicted = replay(replace(demand, thread=np.full(len(demand.asked), -1, np.int64)))
     counted = np.maximum(predicted, demand.waited) >= HELD_NS
     error = np.abs(predicted - demand.waited)[counted]
     allowed = np.maximum(NEAR * demand.waited[counted], NEAR_NS)
@@ -241,7 +278,7 @@ def as_traced(demand: Demand) -> Prediction:
     return Prediction("as traced", (), _lines(demand.to, demand.waited))
 
 
-_SAME_DEMAND = "programs ask when they asked in the trace: who waits less does not ask sooner"
+_SAME_DEMAND = "a thread asks again as long after its attempt was over as it did in the trace"
 
 
 def with_slots(demand: Demand, slots: int) -> Prediction:
@@ -254,7 +291,7 @@ def with_timeout(demand: Demand, timeout_s: float) -> Prediction:
     """Return the waits if the programs gave up each attempt after `timeout_s`."""
     service = np.minimum(demand.service, round(timeout_s * 1e9))
     lost = int(np.count_nonzero(demand.good & (service < demand.service)))
-    said = [_SAME_DEMAND, "who gives up does not try again at once"]
+    said = [_SAME_DEMAND]
     if lost:
         took = "took longer and would fail"
         said.append(f"{names.count(lost, 'attempt')} that did connect {took}")
@@ -307,7 +344,8 @@ def restart(demand: Demand, pool: int = 1) -> Prediction:
     none = np.zeros(len(pairs), np.int64)
     opened = Demand(
         key=np.array(keys, np.int64), asked=none, service=np.array(service, np.int64), waited=none,
-        good=none == 0, to=np.array(to, np.str_), slots=demand.slots, lag_ns=demand.lag_ns,
+        good=none == 0, to=np.array(to, np.str_), over=none, thread=none - 1,
+        slots=demand.slots, lag_ns=demand.lag_ns,
     )  # fmt: skip
     each = names.count(pool, "connection")
     said = (

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.denials import hypergeometric_tail
-from porttrace.analysis.findings import diagnose
+from porttrace.analysis.findings import diagnose, limited
 from porttrace.analysis.findings.limited import limited_connects
-from porttrace.analysis.model import Finding, Outcome, Trace
+from porttrace.analysis.model import Attempts, Finding, Outcome, Trace
 
 from ..deniers import How, Slots, agent_and_logins, lossy, world  # noqa: TID252
 from ..simulate import MS, START_NS, Client, S  # noqa: TID252
@@ -92,6 +93,35 @@ def test_answers_from_the_network_leave_the_place_open(late_ns: int) -> None:
     (finding,) = limited_connects(world(agent_and_logins(rounds=20), 5, Slots(1), how=how), ())
     assert (finding.slots, finding.scope, finding.place) == (1, "process", "")
     assert "wire probe" in str(finding.evidence["settle"])
+
+
+@pytest.mark.parametrize(
+    ("left", "answered", "place"),
+    [(False, False, "egress"), (True, True, "network"), (True, False, "")],
+)
+def test_the_wire_tells_who_denies(
+    left: bool, answered: bool, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = {"wire_ns": left, "answer_ns": answered}
+
+    def mark(attempts: Attempts, name: str) -> Ints:
+        return attempts["syn_ns"].astype(np.int64) * marks[name]
+
+    monkeypatch.setattr(limited, "wire_seen", lambda _: True)
+    monkeypatch.setattr(limited, "wire_mark", mark)
+    how = How(errno.EHOSTUNREACH, sent=True)
+    (finding,) = limited_connects(world(agent_and_logins(rounds=20), 5, Slots(1), how=how), ())
+    assert finding.place == place
+
+
+def test_answered_at_the_gate() -> None:
+    # GIVEN a supervisor that answers the system call itself
+    trace = world(agent_and_logins(rounds=20), 5, Slots(1))
+    rows = trace.attempts.copy()
+    denied = rows["errno"] > 0
+    rows["gate_ns"][denied], rows["call_ns"][denied] = rows["call_ns"][denied], 0
+    (finding,) = limited_connects(replace(trace, attempts=rows), ())
+    assert (finding.place, finding.slots) == ("gate", 1)
 
 
 def test_one_destination_that_refuses_may_be_the_server_itself() -> None:
