@@ -3,7 +3,11 @@
 import json
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -48,17 +52,21 @@ class Numeric(click.ParamType):  # type: ignore[type-arg]
 @click.command(name="probe")
 @click.option("-p", "--pid", required=True, type=click.IntRange(1),
               help="From the network, user and control group of this process.")  # fmt: skip
-@click.option("--dead", required=True, type=Numeric(),
+@click.option("--dead", type=Numeric(),
               help="An address that never answers: attempts to it stay open.")  # fmt: skip
-@click.option("--live", required=True, type=Numeric(), help="A port that somebody listens on.")
+@click.option("--live", type=Numeric(), help="A port that somebody listens on.")
+@click.option(
+    "--lab", is_flag=True, help="To hosts of the lab, made for it: nothing leaves this machine."
+)
 @click.option("--slots", type=click.IntRange(2, MOST_ATTEMPTS), default=8, show_default=True,
               help="Open so many attempts at once to DEAD.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def probe(
     pid: int,
-    dead: tuple[str, int],
-    live: tuple[str, int],
+    dead: tuple[str, int] | None,
+    live: tuple[str, int] | None,
+    lab: bool,
     slots: int,
     yes: bool,
     as_json: bool,
@@ -68,12 +76,16 @@ def probe(
     Says first what it will do, and asks. It connects: to DEAD, which must be an address that never
     answers and that you may send SYNs to, and to LIVE, whose connections are closed at once. What
     only the process itself has (a preloaded library, a seccomp filter, a tracer) cannot be measured
-    so: trace it instead.
+    so: trace it instead. With --lab it keeps user and control group, and leaves the network: what
+    counts those shows there, too.
 
     \b
     Example:
       sudo porttrace probe --pid 1234 --dead 192.0.2.66:9100 --live 192.0.2.2:80
+      sudo porttrace probe --pid 1234 --lab
     """
+    if lab == bool(dead or live) or not (lab or (dead and live)):
+        raise click.UsageError("name both --dead and --live, or --lab and neither of them.")
     if os.geteuid() != 0:
         raise NotPermittedError(
             "only root may put a process in the place of another", features.sudo_line()
@@ -81,8 +93,10 @@ def probe(
     namespaces.require_host_pids()
     check_targets([pid])
     place, cannot = place_of(pid)
-    _agree(announcement(place, dead, live, slots, cannot), yes)
-    measured = Trial(place, dead, live, slots).run()
+    with _lab_of(place) if lab else nullcontext((place, dead, live)) as (there, to_dead, to_live):
+        assert to_dead and to_live
+        _agree(announcement(place, to_dead, to_live, slots, cannot, lab), yes)
+        measured = Trial(there, to_dead, to_live, slots).run()
     result = conclude(measured)
     if as_json:
         click.echo(json.dumps(values(measured, result)))
@@ -90,20 +104,45 @@ def probe(
         click.echo("\n".join(lines(measured, result)))
 
 
+@contextmanager
+def _lab_of(place: Place) -> Iterator[tuple[Place, tuple[str, int], tuple[str, int]]]:
+    # The same user and control group, on the client host of the lab.
+    from porttrace.lab.site import DEAD, LIVE, open_site
+
+    number = Numeric()
+    with open_site() as site:
+        words = site.hosts.in_client(["sh", "-c", "echo up; exec sleep 600"])
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as stay:
+            try:
+                assert stay.stdout is not None
+                stay.stdout.readline()
+                dead, live = (number.convert(each, None, None) for each in (DEAD, LIVE))
+                yield replace(place, pid=stay.pid), dead, live
+            finally:
+                stay.kill()
+
+
 def announcement(
-    place: Place, dead: tuple[str, int], live: tuple[str, int], slots: int, cannot: tuple[str, ...]
+    place: Place,
+    dead: tuple[str, int],
+    live: tuple[str, int],
+    slots: int,
+    cannot: tuple[str, ...],
+    lab: bool = False,
 ) -> str:
     """Return what will be done, in words."""
     known = processes.read_process(place.pid)
     group = f", control group {place.cgroup}" if place.cgroup else ""
     text = [
-        f"From the network namespace of {known.comm} (pid {place.pid}), user {known.user}{group}:",
+        f"{'From a host of the lab, as' if lab else 'From the network namespace of'} {known.comm} "
+        f"(pid {place.pid}), user {known.user}{group}:",
         f"- up to {slots} attempts to {dead[0]} port {dead[1]}, one after the other, kept open;",
         f"- a connect to {live[0]} port {live[1]} after each, reset at once; when one waits, four "
         "more (another process, user, control group, neither);",
         f"- all over within {MOST_S:.0f} s. A firewall that counts tracked connections may count "
         "them for two minutes more.",
         *(f"The probe cannot have {what}." for what in cannot),
+        *(["Nor its network: what is in the way only there does not show."] if lab else []),
     ]
     return "\n".join(line for each in text for line in wrapped(printable(each), "", "  "))
 

@@ -62,7 +62,7 @@ class Attempt:
     @property
     def is_open(self) -> bool:
         """Whether nobody has answered yet."""
-        return bool(self.told()["errno"] < 0)
+        return int(self.told()["errno"]) < 0
 
     def close(self) -> None:
         """Reset the connection of an attempt that is over: what counts connections forgets it."""

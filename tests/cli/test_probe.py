@@ -81,6 +81,17 @@ def test_addresses_are_numbers(
     assert trials == []
 
 
+@pytest.mark.parametrize(
+    "words", [[], ["--dead", "192.0.2.6:9"], [*WORDS[3:], "--lab"], ["--live", "192.0.2.6:9"]]
+)
+def test_where_to_has_to_be_said(
+    trials: list[tuple[Any, ...]], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["probe", "--pid", ME, "--yes", *words]) == 2
+    assert "--lab and neither" in capsys.readouterr().err
+    assert trials == []
+
+
 @pytest.mark.parametrize("slots", ["0", "1", "17"])
 def test_bounds(trials: list[tuple[Any, ...]], slots: str) -> None:
     assert main([*WORDS, "--slots", slots, "--yes"]) == 2

@@ -107,6 +107,22 @@ def test_a_throttle_before_the_syn(site: Site, target: int, slots: int) -> None:
     assert (found["slots"], found["place"], found["scope"]) == (slots, "before the SYN", "process")
 
 
+def test_in_the_lab_it_keeps_the_user() -> None:
+    child = subprocess.Popen([sys.executable, "-c", SLEEPER], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    try:
+        assert child.stdout.readline() == b"up\n"
+        done = run("probe", "--json", "--yes", "--lab", "--pid", str(child.pid), "--slots", "3")
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    assert done.returncode == 0, done.stderr
+    assert f"user {UID}" in done.stderr and "From a host of the lab" in done.stderr
+    found = json.loads(done.stdout)
+    assert (found["slots"], len(found["steps"])) == (0, 4)
+
+
 def test_addresses_that_will_not_do(target: int) -> None:
     dead_answers = run("probe", "--yes", "--pid", str(target), "--dead", LIVE, "--live", LIVE)
     assert dead_answers.returncode == 1

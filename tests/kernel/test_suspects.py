@@ -341,8 +341,12 @@ def test_a_program_on_a_function_of_the_kernel(
     with process() as child, process([sys.executable, "-c", HOLDER], pass_fds=[link]) as holder:
         os.close(program)
         os.close(link)
-        facts = census(child.pid).suspects
+        found = census(child.pid)
+    facts = found.suspects
     told = {each.kind: each for each in facts}
+    if expected[0] not in told:
+        assert any("are attached to" in each.what for each in found.not_looked)
+        pytest.skip("this kernel does not say what a program is attached to, and that is said")
     assert told[expected[0]].what.endswith(f"(pid {holder.pid})) {expected[1]}")
     assert {each.place for each in facts} == {"connect"}
 

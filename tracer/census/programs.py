@@ -6,7 +6,7 @@ A `Snapshot` is taken of all programs of the host; porttrace's own are left out.
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from porttrace.tracer.census import bpf, btf
 from porttrace.tracer.census.bpf import Link, Program
@@ -167,7 +167,7 @@ def _typed(found: Snapshot) -> Iterator[Fact]:
         for each in found.programs.values()
         if each.type in ("tracing", "lsm") and (each.number in attached or not found.links)
     ]
-    mine = [each for each in mine if not found.is_own(each.number)]
+    mine = [_with_target(each, found) for each in mine if not found.is_own(each.number)]
     if not mine:
         return
     names, reason = _targets(mine, found)
@@ -177,6 +177,14 @@ def _typed(found: Snapshot) -> Iterator[Fact]:
         yield NotLooked(f"what the BPF programs {numbers} are attached to", reason)
     for program in mine:
         yield from _typed_fact(program, names.get(program.number, ""), found)
+
+
+def _with_target(program: Program, found: Snapshot) -> Program:
+    # Before Linux 6.0 a program does not tell; since 5.13 its link does.
+    for link in found.links:
+        if not program.target and link.type == "tracing" and link.program == program.number:
+            return replace(program, target_object=link.values[1], target=link.values[2])
+    return program
 
 
 def _targets(mine: list[Program], found: Snapshot) -> tuple[dict[int, str], str]:

@@ -81,6 +81,14 @@ def test_programs_on_hooks_and_functions(host: FakeProc, monkeypatch: pytest.Mon
     assert found[1].what.endswith("is on the security hook socket_connect")
 
 
+def test_a_link_tells_where_the_program_does_not(
+    host: FakeProc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    links = (Link(1, "tracing", 10, (24, 1, 3)), Link(2, "tracing", 11))
+    found = snapshot(host, Program(10, "tracing", "t"), Program(11, "lsm", "l"), links=links)
+    assert kinds(look(found, monkeypatch)) == ["not looked", "bpf-probe"]
+
+
 def test_a_program_on_something_else_than_the_kernel(
     host: FakeProc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
