@@ -16,6 +16,7 @@ from porttrace.analysis.findings import paced_wording as wording
 from porttrace.analysis.findings.paced_wording import Dropped
 from porttrace.analysis.findings.parties import NAMED, party, suspects
 from porttrace.analysis.groups import Place, stand_at
+from porttrace.analysis.holds import ON_THE_WAY
 from porttrace.analysis.model import Attempts, Finding, Outcome, Party, Trace
 from porttrace.analysis.pace import Pace, paces
 from porttrace.analysis.pairs import parts_by_key
@@ -44,11 +45,15 @@ def paced_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     }
     held = [
         _of_held(trace, at, pace)
-        for at in (stand_at(trace, place) for place in ("gate", "connect"))
+        for at in (stand_at(trace, place) for place in _places(trace))
         for pace in _held_groups(at)
         if not any((at.name, pid) in explained for pid in _pids_of(trace, pace.rows))
     ]
     return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace)]
+
+
+def _places(trace: Trace) -> tuple[str, ...]:
+    return ("gate", "connect", *(ON_THE_WAY if trace.columns["watched"].any() else ()))
 
 
 def _pids(finding: Finding) -> list[int]:

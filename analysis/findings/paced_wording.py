@@ -14,6 +14,9 @@ from porttrace.analysis.pace import Pace
 _STOPPED = {
     "gate": "stopped before the kernel started them (gate)",
     "connect": "stopped inside the kernel's connect (connect)",
+    "egress": "kept on this host, their SYN not let out (egress)",
+    "network": "held up behind this host, their SYN sent and nobody answering (network)",
+    "ingress": "kept waiting although their answer was on this host already (ingress)",
 }
 
 
