@@ -24,6 +24,12 @@ def _website(settings: Settings, *extra: str) -> list[str]:
     ]
 
 
+# One stretch of denials may be chance: whoever denies shows it again and again.
+def _restless_website(settings: Settings) -> list[str]:
+    pages = max(settings.pages, 24)
+    return _website(replace(settings, dead_time_s=settings.dead_time_s or 1.5, pages=pages))
+
+
 # Visitors come faster than the rate lets logins go: that alone makes a line.
 def _crowded_website(settings: Settings) -> list[str]:
     return _website(replace(settings, page_interval_s=settings.page_interval_s / 5))
@@ -148,7 +154,7 @@ STORIES = (
         "denied-logins",
         "the same web site; the client's packet filter rejects SYNs while a slot is taken",
         "deny",
-        _website,
+        _restless_website,
         "limited-connects",
     ),
     Scenario(
