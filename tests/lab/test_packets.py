@@ -94,9 +94,9 @@ def test_attempts_are_denied_exactly_while_one_is_in_flight(
     routed: Site, throttle: Throttle, result: str
 ) -> None:
     (row,) = live(seed_case(routed, throttle))
-    assert row["result"] == result and seconds(row) < 0.1
+    assert row["result"] == result and seconds(row) < 0.3
     (row,) = live(seed_case(routed, throttle, "--delay", "1.1"))
-    assert row["result"] == "connected" and seconds(row) < 0.1
+    assert row["result"] == "connected" and seconds(row) < 0.3
 
 
 def test_an_older_kernels_form_denies_as_well(site: Site) -> None:
