@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from porttrace.analysis.attempts import Open, flush, mark_losses
 from porttrace.analysis.concurrency import open_at_start
@@ -42,6 +43,12 @@ def exits_of(events: Events) -> dict[int, int]:
     return dict(zip(ended["pid"].tolist(), ended["time_ns"].tolist(), strict=True))
 
 
+def watches_of(events: Events) -> dict[int, int]:
+    """Return since when (ns) the wire of each network namespace (inode) is watched."""
+    began = events[np.flatnonzero(events["type"] == EventType.WATCH)]
+    return dict(zip(began["cgroup"].tolist(), began["time_ns"].tolist(), strict=True))
+
+
 def held_rows(held: Iterable[Held]) -> Attempts:
     """Return one pending row for each thread that stands before SYN_SENT.
 
@@ -72,7 +79,20 @@ def assemble(
     rows = mark_losses(_sorted([*finished, flush(carried, about.losses)], held), about.losses)
     trace = dataclasses.replace(about, attempts=rows)
     rows["in_flight_at_start"], rows["demand_at_start"] = open_at_start(trace.columns)
+    rows["watched"] = _watched(trace)
     return trace
+
+
+def _watched(trace: Trace) -> npt.NDArray[np.bool_]:
+    # Of each attempt: was the wire of its network namespace watched when its SYN was sent?
+    pids, which = np.unique(trace.columns["pid"], return_inverse=True)
+    never = np.iinfo(np.int64).max
+    known = [trace.processes.get(pid) for pid in pids.tolist()]
+    since = [trace.watches.get(each.netns, never) if each else never for each in known]
+    began = np.array(since, np.int64)[which] if len(since) else np.zeros(0, np.int64)
+    syn_ns = trace.columns["syn_ns"]
+    watched: npt.NDArray[np.bool_] = (syn_ns > 0) & (syn_ns >= began)
+    return watched
 
 
 def _sorted(parts: list[Attempts], held: Iterable[Held]) -> Attempts:

@@ -63,6 +63,7 @@ _KINDS = (
     EventType.RETRANSMIT,
     EventType.ERROR,
     EventType.SEED,
+    EventType.WIRE,
 )
 _IS_WANTED = np.isin(np.arange(256), _KINDS)  # by type
 # What one event tells of an attempt, by the names of both.
@@ -183,7 +184,7 @@ def _found(groups: Grouped) -> _Found:
     end_ns, best = groups.value("time_ns", end), _best(groups, end)
     first_return = _first_return(groups, end_ns)
     last_return, error = _sequels(groups, end_ns, first_return)
-    columns = _marks(groups, end_ns, last_return) | _counts(groups)
+    columns = _marks(groups, end_ns, last_return) | _counts(groups) | _wire(groups)
     columns["fd"] = groups.column("fd")[best]
     columns["origin"] = _origin(groups, columns, first_return)
     columns["blocking"] = _blocking(groups, columns, first_return)
@@ -230,13 +231,35 @@ def _best(groups: Grouped, end: Index) -> Index:
 
 def _counts(groups: Grouped) -> _Columns:
     resent = groups.group[groups.of_kind(EventType.RETRANSMIT)]
-    with_port = groups.last(np.flatnonzero(groups.column("sport")))
+    own = groups.column("type") != EventType.WIRE
+    with_port = groups.last(np.flatnonzero((groups.column("sport") != 0) & own))
     started = groups.first(groups.of_kind(EventType.START))
     return {
         "sport": groups.value("sport", with_port),
         "retransmits": np.bincount(resent, minlength=groups.count),
         "kernel_in_flight": groups.value("in_flight", started),
     }
+
+
+# What the wire probe saw is told, as far as it is known then, by each later event of the socket.
+def _wire(groups: Grouped) -> _Columns:
+    told = groups.last(np.flatnonzero(groups.column("wire_ns")))
+    names = (
+        "wire_ns", "wire_last_ns", "answer_ns", "wire_count", "answer", "answers",
+        "icmp_type", "icmp_code",
+    )  # fmt: skip
+    columns: _Columns = {name: groups.value(name, told) for name in names}
+    dropped = groups.last(np.flatnonzero(groups.column("drop_reason")))
+    columns["drop_reason"] = groups.value("drop_reason", dropped)
+    translated = groups.last(groups.of_kind(EventType.WIRE))
+    for name in ("sport", "dport"):
+        columns[f"wire_{name}"] = groups.value(name, translated)
+    for name in ("saddr", "daddr"):
+        addresses = np.zeros(groups.count, "V16")
+        there = translated >= 0
+        addresses[there] = groups.events[name][translated[there]]
+        columns[f"wire_{name}"] = addresses
+    return columns
 
 
 def _marks(groups: Grouped, end_ns: Times, last_return: Index) -> _Columns:

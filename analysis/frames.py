@@ -12,15 +12,24 @@ import pandas as pd
 
 from porttrace.analysis import concurrency, ladder, names
 from porttrace.analysis.holds import PLACES, waits
-from porttrace.analysis.model import Attempts, Origin, Outcome, Process, Trace, start_ns
+from porttrace.analysis.model import (
+    Answer,
+    Attempts,
+    Origin,
+    Outcome,
+    Process,
+    Trace,
+    start_ns,
+)
 
 _MARKS = (
-    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "kernel_return_ns", "end_ns",
-    "return_ns",
+    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "wire_ns", "wire_last_ns",
+    "kernel_return_ns", "answer_ns", "end_ns", "return_ns",
 )  # fmt: skip
 _AS_THEY_ARE = (
     "attempt_id", "pid", "tid", "uid", "cgroup", "fd", "sport", "dport", "errno",
     "retransmits", "in_flight_at_start", "demand_at_start", "complete",
+    "watched", "wire_count", "answers",
 )  # fmt: skip
 _BIND_COLUMNS = (
     "time_ns", "pid", "tid", "comm", "uid", "netns", "protocol", "addr", "port_asked", "port_got",
@@ -35,10 +44,14 @@ def attempts_table(trace: Trace) -> pd.DataFrame:
     container_name (outside of containers, the systemd service), ns_pid (the pid in its own pid
     namespace, null: the host's), netns, fd), `family` (4 or 6), saddr, sport, daddr, dport, origin,
     blocking (null: not known), the marks `*_ns` (CLOCK_MONOTONIC, null: not there), wait_user_ns,
-    wait_gate_ns, wait_connect_ns, wait_beyond_ns (SYN to outcome), total_ns (first mark to outcome,
-    or to the end of the trace), outcome, errno, retransmits, in_flight_at_start, demand_at_start
-    (both of the process), ladder (the retransmission at which it was answered or ended, 1-based;
-    null: none), complete.
+    wait_gate_ns, wait_connect_ns, wait_beyond_ns (SYN to outcome; of that, where the wire was
+    watched, wait_egress_ns, wait_network_ns and wait_ingress_ns), wait_return_ns, total_ns (first
+    mark to outcome, or to the end of the trace), outcome, errno, retransmits, in_flight_at_start,
+    demand_at_start (both of the process), ladder (the retransmission at which it was answered or
+    ended, 1-based; null: none), watched (the wire was, from before the SYN), wire_count (SYNs that
+    left), answer (none, syn_ack, rst, icmp), answers (how often), icmp_type, icmp_code, drop_reason
+    (the kernel's name for why it freed the first SYN, "" not seen), wire_saddr, wire_sport,
+    wire_daddr, wire_dport (the ends of the SYN on the wire where NAT made them others), complete.
     """
     rows = trace.attempts
     columns: dict[str, Any] = {name: rows[name] for name in _AS_THEY_ARE}
@@ -51,6 +64,7 @@ def attempts_table(trace: Trace) -> pd.DataFrame:
         "daddr": _texts(rows["daddr"], _address),
         "origin": _enum(rows["origin"], Origin),
         "outcome": _enum(rows["outcome"], Outcome),
+        **_wire_columns(trace),
         "blocking": pd.arrays.BooleanArray(rows["blocking"] == 1, rows["blocking"] < 0),
         **{mark: _nullable(rows[mark], rows[mark] == 0) for mark in _MARKS},
         **{f"wait_{place}_ns": length for place, length in waits(rows, trace.end_ns).items()},
@@ -64,7 +78,9 @@ _ORDER = (
     "attempt_id", "host", "pid", "tid", "comm", "exe", "uid", "user", "cgroup", "container",
     "container_name", "ns_pid", "netns", "fd", "family", "saddr", "sport", "daddr", "dport",
     "origin", "blocking", *_MARKS, *(f"wait_{place}_ns" for place in PLACES), "total_ns", "outcome",
-    "errno", "retransmits", "in_flight_at_start", "demand_at_start", "ladder", "complete",
+    "errno", "retransmits", "in_flight_at_start", "demand_at_start", "ladder", "watched",
+    "wire_count", "answer", "answers", "icmp_type", "icmp_code", "drop_reason", "wire_saddr",
+    "wire_sport", "wire_daddr", "wire_dport", "complete",
 )  # fmt: skip
 
 
@@ -96,6 +112,24 @@ def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:
 
 
 # -- columns ---------------------------------------------------------------------
+
+
+def _wire_columns(trace: Trace) -> dict[str, Any]:
+    rows, reasons = trace.attempts, trace.host.drop_reasons
+    numbers, back = np.unique(rows["drop_reason"], return_inverse=True)
+    dropped = [names.drop_reason(number, reasons) for number in numbers.tolist()]
+    icmp = rows["answer"] != Answer.icmp
+    translated = {
+        name: _texts(rows[name], lambda raw: _address(raw) if raw else "")
+        for name in ("wire_saddr", "wire_daddr")
+    }
+    return {
+        "answer": _enum(rows["answer"], Answer),
+        "drop_reason": _category(dropped, back),
+        **{name: _nullable(rows[name], icmp) for name in ("icmp_type", "icmp_code")},
+        **{name: _nullable(rows[name], rows[name] == 0) for name in ("wire_sport", "wire_dport")},
+        **translated,
+    }
 
 
 def _process_columns(rows: Attempts, processes: Mapping[int, Process]) -> dict[str, Any]:

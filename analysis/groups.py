@@ -9,10 +9,14 @@ from functools import cached_property
 
 import numpy as np
 
+from porttrace.analysis import ladder
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
-from porttrace.analysis.holds import HELD_NS, Queue, Spans, service, spans
+from porttrace.analysis.dropped import examine_dropped
+from porttrace.analysis.holds import HELD_NS, ON_THE_WAY, Queue, Spans, service, spans
 from porttrace.analysis.model import Trace
+from porttrace.analysis.on_the_way import candidates, held_at
 from porttrace.analysis.pairs import as_numbers, by_key
+from porttrace.analysis.rows import take
 from porttrace.analysis.throttle import EPSILONS_NS, Verdict, examine
 from porttrace.analysis.timeline import depth
 
@@ -22,6 +26,8 @@ LONG_NS = 1_000_000_000
 
 _NEVER = np.iinfo(np.int64).max
 _MANY = 1000  # attempts of a group, from which on a look for its twin pays
+_PROMPT_NS = 10_000_000
+"""A queue that hands over so promptly is no chance of SYNs that were sent again just then."""
 _SETTLED_NS = 100_000_000
 """So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
 
@@ -112,7 +118,8 @@ class Group:
 
 def stand_at(trace: Trace, place: str) -> Place:
     """Return how the attempts of `trace` stood at `place`."""
-    return Place(trace, place, spans(trace.columns, place, trace.end_ns))
+    held = held_at if place in ON_THE_WAY else spans
+    return Place(trace, place, held(trace.columns, place, trace.end_ns))
 
 
 def groups(place: Place, scope: str, among: Ints | None = None, most: int = 0) -> list[Group]:
@@ -159,7 +166,9 @@ def _partitioned(place: Place, scope: str, keys: Ints) -> _Partition:
             if int(known.keys.min()) == int(known.keys.max()):
                 return replace(known, scope=scope, keys=keys)
     wanted = np.zeros(len(keys), np.bool_)
-    wanted[place.held_rows] = _worth_testing(place, keys)
+    # A SYN that was lost goes on only with the next one, long after a slot was free.
+    on_the_way = place.name in ON_THE_WAY
+    wanted[place.held_rows] = on_the_way or _worth_testing(place, keys)
     return _Partition(scope, keys, wanted, len(np.unique(keys[place.held_rows])))
 
 
@@ -194,6 +203,9 @@ def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
     twin = _same_rows(place, rows) if len(rows) >= _MANY else None
     if twin is not None:
         return replace(twin, scope=partition.scope, key=key, rivals=partition.rivals)
+    if place.name in ON_THE_WAY:
+        found = _examined_on_the_way(place, rows)
+        return found and Group(partition.scope, key, rows, *found, partition.rivals)
     queue = Queue(_take(place.hold, rows), _take(place.service, rows))
     if place.name == "user":
         queue = _without_idlers(queue, 1)
@@ -204,6 +216,25 @@ def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
     if verdict is None:
         return None
     return Group(partition.scope, key, rows, queue, verdict, partition.rivals)
+
+
+# Behind SYN_SENT there is more than one thing that may have happened: the simplest that a throttle
+# explains, else the simplest.
+def _examined_on_the_way(place: Place, rows: Ints) -> tuple[Queue, Verdict] | None:
+    trace = place.trace
+    attempts, hold = take(trace.attempts, rows), _take(place.hold, rows)
+    steps = ladder.of_host(trace.host.sysctls)
+    best: tuple[Queue, Verdict] | None = None
+    for each in candidates(attempts, place.name, trace.end_ns, hold):
+        drops = each.mechanism == "drop"
+        verdict = examine_dropped(each.queue, steps) if drops else examine(each.queue)
+        if verdict is None:
+            continue
+        if verdict.throttled() and (drops or verdict.lag_ns <= _PROMPT_NS):
+            return each.queue, verdict
+        if best is None or (verdict.throttled() and not best[1].throttled()):
+            best = each.queue, verdict
+    return best
 
 
 def _take(spans_: Spans, rows: Ints) -> Spans:

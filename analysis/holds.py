@@ -1,8 +1,10 @@
 """Where in the way of a connect an attempt stood still, and for how long.
 
 A hold lies between two neighbouring marks. A place is what lies between them: `user` code before
-the call, the `gate` at the entry of the call, the kernel's `connect` before SYN_SENT, and what is
-`beyond` SYN_SENT (egress, network and ingress together), which is reported but not judged here.
+the call, the `gate` at the entry of the call, the kernel's `connect` before SYN_SENT, `egress`
+until the SYN is on the wire, the `network` until an answer is, `ingress` until the socket has it,
+and the `return` to the program. `beyond` is all from SYN_SENT to the outcome: where the wire was
+not watched, its parts are not known.
 """
 
 from dataclasses import dataclass
@@ -10,11 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints
-from porttrace.analysis.model import Origin, Outcome, Table
+from porttrace.analysis.model import Answer, Origin, Outcome, Table
 
-PLACES = ("user", "gate", "connect", "beyond")
+PLACES = ("user", "gate", "connect", "beyond", "egress", "network", "ingress", "return")
+ON_THE_WAY = ("egress", "network", "ingress")
+"""The places behind SYN_SENT that only the wire tells apart."""
 HELD_NS = 10_000_000
 """A shorter wait is no hold: schedulers and tracers of system calls cost as much."""
+
+
+_BY_THE_PEER = (Outcome.established, Outcome.refused, Outcome.reset)
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,27 @@ def spans(attempts: Table, place: str, trace_end: int) -> Spans:
         "gate": ("gate_ns", "call_ns"),
         "connect": ("call_ns", "syn_ns"),
         "beyond": ("syn_ns", "end_ns"),
+        "egress": ("syn_ns", "wire_ns"),
+        "network": ("wire_ns", "answer_ns"),
+        "ingress": ("answer_ns", "end_ns"),
+        "return": ("end_ns", "return_ns"),
     }[place]
     start, stop = _times(attempts, before), _times(attempts, after)
     there, left = start > 0, stop > 0
     if place == "user":
         # Only a wait that ends with the call itself can be the wait for permission to call.
         there &= (attempts["gate_ns"] == 0) & left
+    if place == "egress":
+        # Answered, and not seen to leave: it went under addresses that could not be matched.
+        told = np.isin(attempts["outcome"], _BY_THE_PEER)
+        there &= attempts["watched"] & (left | ~told)
+    if place == "network":
+        # An ICMP error may be ignored: it is no answer unless it ended the attempt.
+        left &= attempts["answer"] != Answer.icmp
+    if place == "ingress":
+        there &= attempts["answer"] != Answer.icmp
+    if place == "return":
+        there &= left & (attempts["blocking"] == 1)
     stop = np.where(left, stop, _given_up_ns(attempts, trace_end))
     stop = np.where(there, np.maximum(stop, start), start)
     return Spans(start, stop, there & left)
@@ -81,7 +103,12 @@ def service(attempts: Table, place: str, trace_end: int) -> Spans:
     in user space sees a blocking call end when it returns, not when the socket changes its state.
     """
     call, syn = _times(attempts, "call_ns"), _times(attempts, "syn_ns")
-    start = syn if place == "connect" else np.where(call > 0, call, syn)
+    if place == "egress":
+        start = _times(attempts, "wire_ns")
+    elif place in ("connect", *ON_THE_WAY):
+        start = syn
+    else:
+        start = np.where(call > 0, call, syn)
     end, returned = _times(attempts, "end_ns"), _times(attempts, "return_ns")
     end = np.where(end > 0, end, returned)
     if place == "user":

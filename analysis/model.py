@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.tracer.facts import Host, Process, Suspect
+from porttrace.tracer.facts import Host, NotLooked, Process, Suspect
 
 __all__ = (
     "ATTEMPT",
+    "Answer",
     "Attempts",
     "Columns",
     "Finding",
     "Host",
     "Hypothesis",
     "Loss",
+    "NotLooked",
     "Origin",
     "Outcome",
     "Party",
@@ -62,6 +64,15 @@ class Origin(IntEnum):
     kernel = 5  # nobody in user space: a subflow of MPTCP, a network file system
 
 
+class Answer(IntEnum):
+    """What came back for a SYN, on the wire."""
+
+    none = 0
+    syn_ack = 1
+    rst = 2
+    icmp = 3
+
+
 ATTEMPT = np.dtype(
     [
         ("attempt_id", "<u8"),  # 1, 2, ... in order of first mark
@@ -82,6 +93,18 @@ ATTEMPT = np.dtype(
         ("complete", "?"),  # False where lost events may have touched the row
         ("errno", "<i4"),  # positive errno, 0 none or not known
         ("retransmits", "<u2"),  # SYNs sent again
+        # the wire probe's; 0 where it saw nothing or did not watch
+        ("watched", "?"),  # it watched from before the SYN: what it did not see was not there
+        ("wire_count", "<u2"),  # SYNs that left
+        ("answer", "u1"),  # Answer: the first that came in
+        ("answers", "u1"),  # how often it came
+        ("icmp_type", "u1"),
+        ("icmp_code", "u1"),
+        ("drop_reason", "<u2"),  # why the kernel freed the first SYN; names in Host.drop_reasons
+        ("wire_sport", "<u2"),  # ends of the SYN on the wire where they are not the socket's
+        ("wire_dport", "<u2"),
+        ("wire_saddr", "V16"),
+        ("wire_daddr", "V16"),
         ("gate_stack", "<i4"),  # key of Trace.stacks, negative none
         ("connect_stack", "<i4"),
         ("kernel_in_flight", "<u4"),  # of the process, as the kernel counted it, itself included
@@ -94,6 +117,9 @@ ATTEMPT = np.dtype(
         ("kernel_ns", "<i8"),  # the kernel's own connect entered (modes fentry and kprobe)
         ("kernel_return_ns", "<i8"),  # ... and returned
         ("syn_ns", "<i8"),  # SYN_SENT entered
+        ("wire_ns", "<i8"),  # the first SYN left
+        ("wire_last_ns", "<i8"),  # the latest SYN left
+        ("answer_ns", "<i8"),  # the answer came in
         ("end_ns", "<i8"),  # SYN_SENT left, or the call that failed before it returned
         ("return_ns", "<i8"),  # connect(2) returned for the last time
     ]
@@ -154,12 +180,14 @@ class Trace:
     losses: tuple[Loss, ...] = ()
     host: Host = field(default_factory=Host)
     suspects: Mapping[int, tuple[Suspect, ...]] = field(default_factory=dict)
+    not_looked: tuple[NotLooked, ...] = ()  # what no census could read
     filter: str = ""
     wall_offset_ns: int = 0  # wall clock = mark + offset
     gates_seen: bool = True  # False when the scheduler was not watched: no gate, no sleep marks
     events: int = 0  # records that arrived
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
     exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
+    watches: Mapping[int, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
 
     @cached_property
     def columns(self) -> Columns:

@@ -4,6 +4,7 @@ Names that processes gave themselves are passed on raw: whoever prints them esca
 """
 
 import ipaddress
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -68,3 +69,8 @@ def duration(ns: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return `1 attempt`, `2 attempts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def drop_reason(number: int, reasons: Mapping[str, str]) -> str:
+    """Return the kernel's name for why it freed a packet, "" for 0. `reasons`: of `Host`."""
+    return reasons.get(str(number), f"reason {number}") if number else ""

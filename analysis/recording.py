@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from porttrace.analysis import attempts
-from porttrace.analysis.assemble import assemble, exits_of, losses_of
+from porttrace.analysis.assemble import assemble, exits_of, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
@@ -164,6 +164,7 @@ class _Growing:
         self._rows: list[Attempts] = []
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._watches = {int(number): since for number, since in header.watches.items()}
         self._processes: dict[int, Process] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
@@ -187,6 +188,7 @@ class _Growing:
         events = parts[0] if len(parts) == 1 else joined(parts, EVENT)
         self._losses += losses_of(events)
         self._exits.update(exits_of(events))
+        self._watches.update(watches_of(events))
         self._events += len(events)
         self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
         rows, self._open = attempts.step(events, self._open, self._watermark_ns)
@@ -205,7 +207,7 @@ class _Growing:
 
     def _end(self, end: End) -> None:
         self._end_ns = end.end_ns
-        self._about = dataclasses.replace(self._about, notes=end.notes)
+        self._about = dataclasses.replace(self._about, notes=end.notes, not_looked=end.not_looked)
         self._continues = end.continues
 
     def trace(self, notes: tuple[str, ...]) -> Trace:
@@ -220,6 +222,7 @@ class _Growing:
             suspects=self._suspects,
             losses=self._losses,
             exits=self._exits,
+            watches=self._watches,
             wall_offset_ns=self._offset_ns,
             events=self._events,
             notes=(*self._about.notes, *notes),

@@ -13,9 +13,24 @@ _SLEEPING = ("__schedule", "schedule", "io_schedule", "preempt_schedule", "wait_
 
 
 def telling(frames: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the first functions of a stack (innermost first) that say what it waits for."""
-    names = (frame.partition(".")[0] for frame in frames)  # without .isra.0, .constprop.0
-    return tuple(name for name in names if not name.startswith(_SLEEPING))[:_MOST]
+    """Return the first functions of a stack (innermost first) that say what it waits for.
+
+    A function of a module has its name behind it: `hold_connect [guard]`.
+    """
+    names = [_plain(frame) for frame in frames]
+    # In front of the scheduler's own are those of this trace; a BPF program behind it may hold.
+    asleep = names.index("__schedule") if "__schedule" in names else len(names)
+    return tuple(
+        name
+        for number, name in enumerate(names)
+        if not name.startswith(_SLEEPING) or (name.startswith("bpf_prog_") and number > asleep)
+    )[:_MOST]
+
+
+def _plain(frame: str) -> str:
+    # without .isra.0, .constprop.0
+    function, bracket, module = frame.partition(" [")
+    return function.partition(".")[0] + bracket + module
 
 
 def held_in(rows: Attempts, place: str, stacks: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ class Verdict:
     common_cause: bool  # what ended at the handoffs ended with others, as if stopped and resumed
     held_ns: int  # time in which somebody was held
     handed: Bools  # per attempt: its hold ended in a handoff
+    mechanism: str = "queue"  # or drop: what finds no slot is lost, and sent again
 
     def explained(self) -> float:
         """Return the share of the testable holds that ended in a handoff."""

@@ -75,6 +75,29 @@ static __always_inline void set_caller(struct event *e)
 	bpf_get_current_comm(&e->comm, sizeof(e->comm));
 }
 
+/* The owner of an attempt: END and RETRANSMIT run as strangers. */
+static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 sock)
+{
+	e->sock = sock;
+	e->start_ns = a->start_ns;
+	e->call_ns = a->call_ns;
+	e->gate_ns = a->gate_ns;
+	e->sleep_ns = a->sleep_ns;
+	e->kernel_ns = a->kernel_ns;
+	e->cgroup = a->cgroup;
+	e->pid = a->pid;
+	e->tid = a->tid;
+	e->uid = a->uid;
+	e->fd = a->fd;
+	e->gate_stack = a->gate_stack;
+	e->connect_stack = a->connect_stack;
+	e->family = a->family;
+	e->dport = a->dport;
+	__builtin_memcpy(e->saddr, a->saddr, ADDR_LEN);
+	__builtin_memcpy(e->daddr, a->daddr, ADDR_LEN);
+	__builtin_memcpy(e->comm, a->comm, COMM_LEN);
+}
+
 /* Does the current task pass the filters on process, name, user and cgroup? */
 static __always_inline bool wanted_task(void)
 {

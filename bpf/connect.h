@@ -2,6 +2,7 @@
 /* socket(2) and connect(2) of wanted tasks: the marks gate, call and return. */
 #pragma once
 #include "thread.h"
+#include "wire.h"
 
 #define SOCK_STREAM 1
 #define SOL_SOCKET 1
@@ -245,6 +246,7 @@ static __always_inline void connect_exit(void *ctx, long ret)
 		answered_at_gate(ctx, tid, ret);
 		return;
 	}
+	wire_expects_none();
 	if (c->kernel_ns && !c->kernel_return_ns)
 		count(COUNT_RETURNS_MISSED, 1);
 	/* no attempt, and none failed: a datagram socket, or a result asked again */

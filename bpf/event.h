@@ -25,6 +25,8 @@ enum event_type {
 	EVENT_SEED = 9,		/* made in user space: already in SYN_SENT when tracing began */
 	EVENT_LOSS = 10,	/* made in user space: in_flight events lost in [start_ns, time_ns] */
 	EVENT_ACCEPT = 11,	/* accept(2) took a connection; start_ns: when that was established */
+	EVENT_WIRE = 12,	/* the SYN is on the wire under these addresses, not the socket's */
+	EVENT_WATCH = 13,	/* made in user space: the wire of network namespace `cgroup` is watched */
 };
 
 enum event_flag {
@@ -46,6 +48,13 @@ enum event_origin {
 	ORIGIN_KERNEL = 4,	/* the kernel on its own: a subflow of MPTCP, a network file system */
 };
 
+enum event_answer {
+	ANSWER_NONE = 0,	/* nothing came in */
+	ANSWER_SYN_ACK = 1,	/* the peer takes the connection */
+	ANSWER_RST = 2,		/* the peer, or somebody in its name, refuses */
+	ANSWER_ICMP = 3,	/* an ICMP error; see icmp_type and icmp_code */
+};
+
 struct event {
 	u64 time_ns;		/* when it happened */
 	u64 sock;		/* address of the struct sock: a key, with start_ns; 0 when unknown */
@@ -55,6 +64,9 @@ struct event {
 	u64 sleep_ns;		/* START, RETURN: when the sleep began that ended just before the call */
 	u64 kernel_ns;		/* START, RETURN: when the kernel's own connect was entered, 0 not seen */
 	u64 kernel_return_ns;	/* RETURN: when the kernel's own connect returned, 0 not seen */
+	u64 wire_ns;		/* END, RETRANSMIT: when the first SYN left, 0 not seen */
+	u64 wire_last_ns;	/* END, RETRANSMIT: when the latest SYN left */
+	u64 answer_ns;		/* END, RETRANSMIT: when the answer came in, 0 not seen */
 	u64 cgroup;		/* id of the cgroup v2 of the caller */
 	u32 pid;		/* process (tgid) of the attempt's owner */
 	u32 tid;		/* thread of the attempt's owner */
@@ -69,10 +81,16 @@ struct event {
 	u16 family;		/* AF_INET or AF_INET6 of the socket */
 	u16 sport;		/* local port, 0 when not known yet */
 	u16 dport;		/* remote port */
+	u16 wire_count;		/* END, RETRANSMIT: SYNs that left */
+	u16 drop_reason;	/* END, RETRANSMIT: why the kernel freed the first SYN, 0 not seen */
 	u8 type;		/* enum event_type */
 	u8 flags;		/* enum event_flag, or-ed */
 	u8 newstate;		/* END: the TCP state entered */
 	u8 origin;		/* START, RETURN: enum event_origin */
+	u8 answer;		/* END, RETRANSMIT: enum event_answer */
+	u8 answers;		/* END, RETRANSMIT: how often it came in */
+	u8 icmp_type;		/* END, RETRANSMIT: of an ICMP error */
+	u8 icmp_code;		/* END, RETRANSMIT: of an ICMP error */
 	u8 saddr[ADDR_LEN];	/* local address */
 	u8 daddr[ADDR_LEN];	/* remote address */
 	char comm[COMM_LEN];	/* name of the owner's thread */

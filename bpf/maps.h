@@ -49,7 +49,7 @@ struct attempt {
 	s32 origin_stack; /* where it came from, for one that no connect(2) asked for */
 	s32 result;       /* of a withheld RETURN */
 	s32 error;        /* ECONNREFUSED once a RST came in */
-	u32 pad;
+	u32 drop_reason;  /* why its first SYN was freed, 0 for not seen */
 	u16 family;
 	u16 dport;
 	u16 silent; /* START is withheld until the local port is known */
@@ -132,6 +132,40 @@ struct half {
 	u32 pad;
 };
 
+#ifdef WIRE
+/* The two ends of a SYN as they are on the wire, seen from the host that sends it. */
+struct flow_key {
+	u8 laddr[ADDR_LEN];
+	u8 raddr[ADDR_LEN];
+	u16 lport;
+	u16 rport;
+	u32 pad;
+};
+
+/* What the wire probe saw of one SYN and of what came back. */
+struct flow {
+	u64 sock; /* whose it is, with start_ns; 0 when its caller was not seen */
+	u64 start_ns;
+	u64 first_ns;
+	u64 last_ns;
+	u64 answer_ns;
+	u32 seq;
+	u16 count;
+	u16 pad;
+	u8 answer;
+	u8 answers;
+	u8 icmp_type;
+	u8 icmp_code;
+	u32 pad2;
+};
+
+/* A task that is about to send the first SYN of a socket. */
+struct sender {
+	u64 sock;
+	u64 start_ns;
+};
+#endif
+
 struct loss {
 	u64 count;
 	u64 first_ns;
@@ -185,6 +219,16 @@ BPF_HASH(seeds, struct tuple, struct seed, 4096);
 BPF_HASH(accepting, u32, u64, MAX_THREADS);
 /* By struct sock. Least recently used go first: such a connection has no time of arrival. */
 BPF_TABLE("lru_hash", u64, struct arrival, arrivals, MAX_ATTEMPTS);
+#endif
+#ifdef WIRE
+/* Of each, least recently used go first: what is gone counts as not seen. */
+BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_ATTEMPTS);
+/* By struct sock: the key of its flow. */
+BPF_TABLE("lru_hash", u64, struct flow_key, wires, MAX_ATTEMPTS);
+/* By task_struct, a key only. inserts: SYN_SENT; deletes: its SYN, the end of its connect. */
+BPF_TABLE("lru_hash", u64, struct sender, senders, 4096);
+/* Room for a key, which the stack has not. */
+BPF_PERCPU_ARRAY(wire_keys, struct flow_key, 1);
 #endif
 BPF_PERCPU_ARRAY(halves, struct half, 2);
 BPF_PERCPU_ARRAY(scratch, struct event, 1);

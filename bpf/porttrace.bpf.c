@@ -10,12 +10,16 @@
  *   HAVE_TASK_REGS      the kernel lets us read a sleeping task's registers
  *   HAVE_GROUP_DEAD     sched_process_exit says whether the process ended
  *   HAVE_ERROR_REPORT   sock:inet_sk_error_report exists
+ *   WIRE                watch the wire for SYNs and their answers
+ *   HAVE_DROP_REASON    skb:kfree_skb tells why
  *   GATE                watch the scheduler for holds
  *   FENTRY, KPROBE      hook the kernel's own connect and accept, in this way
  *   FENTRY_RESULT_AT=n  FENTRY: the result of inet_csk_accept follows n arguments, on
  *                       kernels that have no helper to ask for it
  */
 #include <asm/ptrace.h>
+/* A field of skb:kfree_skb has this type; its names are read off the running kernel. */
+enum skb_drop_reason { SKB_DROP_REASON_UNKNOWN };
 #if defined(FENTRY) || defined(KPROBE)
 #define KERNEL_FUNCTIONS
 #endif
@@ -112,6 +116,21 @@ int on_error_report(struct tracepoint__sock__inet_sk_error_report *args)
 		error_report(args, &ends, args->error);
 	return 0;
 }
+#endif
+
+#ifdef WIRE
+int on_packet(struct __sk_buff *skb)
+{
+	return packet(skb);
+}
+
+#ifdef HAVE_DROP_REASON
+int on_free_packet(struct tracepoint__skb__kfree_skb *args)
+{
+	dropped(args->reason);
+	return 0;
+}
+#endif
 #endif
 
 #ifdef GATE

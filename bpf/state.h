@@ -38,28 +38,6 @@ static __always_inline u32 change_in_flight(u32 pid, int by)
 	return *n;
 }
 
-static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 sock)
-{
-	e->sock = sock;
-	e->start_ns = a->start_ns;
-	e->call_ns = a->call_ns;
-	e->gate_ns = a->gate_ns;
-	e->sleep_ns = a->sleep_ns;
-	e->kernel_ns = a->kernel_ns;
-	e->cgroup = a->cgroup;
-	e->pid = a->pid;
-	e->tid = a->tid;
-	e->uid = a->uid;
-	e->fd = a->fd;
-	e->gate_stack = a->gate_stack;
-	e->connect_stack = a->connect_stack;
-	e->family = a->family;
-	e->dport = a->dport;
-	__builtin_memcpy(e->saddr, a->saddr, ADDR_LEN);
-	__builtin_memcpy(e->daddr, a->daddr, ADDR_LEN);
-	__builtin_memcpy(e->comm, a->comm, COMM_LEN);
-}
-
 static __always_inline void fill_start(struct event *e, struct attempt *a, u64 sock)
 {
 	fill_owner(e, a, sock);
@@ -170,6 +148,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 		count_attempts(1);
 		e->in_flight = change_in_flight(a.pid, 1);
 	}
+	wire_expects(sock, a.start_ns);
 	if (a.silent)
 		return;
 	fill_start(e, &a, sock);
@@ -260,6 +239,7 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 	struct attempt copy = {}, *a = attempts.lookup(&sock);
 	struct event *e;
 	u64 key = sock;
+	struct flow *f;
 
 	if (a) {
 		copy = *a;
@@ -282,10 +262,12 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 		}
 		emit_withheld(ctx, &copy, sock);
 	}
+	f = wire_of(ctx, &copy, sock, ends);
 	e = new_event(EVENT_END);
 	if (!e)
 		return;
 	fill_owner(e, &copy, key);
+	fill_wire(e, f, &copy);
 	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
 	e->sport = ends->sport;
 	e->newstate = state;
@@ -331,6 +313,7 @@ static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 {
 	struct attempt copy = {}, *a = attempts.lookup(&sock);
 	struct event *e;
+	struct flow *f;
 
 	if (!a && !seeded(&copy, ends))
 		return;
@@ -342,10 +325,12 @@ static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 		a->silent = 0;
 		emit_withheld(ctx, &copy, sock);
 	}
+	f = wire_of(ctx, &copy, sock, ends);
 	e = new_event(EVENT_RETRANSMIT);
 	if (!e)
 		return;
 	fill_owner(e, &copy, a ? sock : 0);
+	fill_wire(e, f, &copy);
 	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
 	e->sport = ends->sport;
 	emit(ctx, e);

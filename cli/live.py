@@ -92,7 +92,7 @@ def trace_live(
         live_trace = ends.enter_context(LiveTrace(options, features.compile_flags()))
         session = Session(live_trace)
         printer: Printer = (
-            JsonPrinter(session.processes)
+            JsonPrinter(session.processes, session.host.drop_reasons)
             if as_json
             else TextPrinter(live_trace.start_ns, timestamps, session.processes)
         )
@@ -100,6 +100,8 @@ def trace_live(
         if child:
             child.release()
         printer.begin(f"Tracing {what_is_traced(options, child)}. Ctrl-C ends it with a summary.")
+        if not child:  # before its exec a command is not yet what it will be
+            session.begin()
         until = time.monotonic() + duration_s if duration_s else float("inf")
         loop = _Loop(session, printer, recorder)
         while time.monotonic() < until and not stopped() and not over(options, child):

@@ -89,6 +89,13 @@ mode_option = click.option(
 )
 """How to hook the kernel: a keyword argument `mode`, None for the best."""
 
+wire_option = click.option(
+    "--wire/--no-wire",
+    default=True,
+    help="See SYNs and their answers on the wire (every packet passes a small filter).",
+)
+"""Whether to watch the wire: a keyword argument `wire`."""
+
 _FILTERS = (
     click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
                  help="This process; may be given several times."),
@@ -103,6 +110,7 @@ _FILTERS = (
     click.option("-4", "--ipv4", "ipv4", is_flag=True, help="IPv4 only, also in IPv6 sockets."),
     click.option("-6", "--ipv6", "ipv6", is_flag=True, help="IPv6 only."),
     mode_option,
+    wire_option,
     click.option("--cgroup", "cgroups", multiple=True, metavar="PATH",
                  help="Processes in this cgroup v2 directory or below."),
     click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
@@ -124,6 +132,7 @@ def trace_options(
     ipv6: bool,
     cgroups: tuple[str, ...],
     mode: str | None,
+    wire: bool = True,
     containers: tuple[str, ...] = (),
     netns: tuple[str, ...] = (),
     command_pid: int = 0,
@@ -147,6 +156,7 @@ def trace_options(
         family=AF_INET if ipv4 else AF_INET6 if ipv6 else 0,
         cgroups=cgroups,
         mode=mode or "",
+        wire=wire,
     )
     if not containers and not netns:
         return options

@@ -82,8 +82,11 @@ class TextPrinter:
 class JsonPrinter:
     """One JSON object a line: attempt, pending, finding, and a report at the end."""
 
-    def __init__(self, processes: Processes | None = None) -> None:
+    def __init__(
+        self, processes: Processes | None = None, reasons: Mapping[str, str] | None = None
+    ) -> None:
         self._processes = {} if processes is None else processes
+        self._reasons = reasons
 
     def begin(self, note: str) -> None:
         """Say on standard error what is traced."""
@@ -116,7 +119,7 @@ class JsonPrinter:
         sys.stdout.flush()
 
     def _attempt(self, row: np.void) -> dict[str, object]:
-        return report.attempt_json(row, self._processes.get(int(row["pid"])))
+        return report.attempt_json(row, self._processes.get(int(row["pid"])), self._reasons)
 
     def _line(self, kind: str, value: dict[str, object]) -> None:
         print(json.dumps({"type": kind, **value}))

@@ -3,6 +3,7 @@
 Imports nothing of the analysis that knows pandas: the traced host keeps its memory.
 """
 
+import math
 import re
 import sys
 import time
@@ -25,7 +26,7 @@ from porttrace.cli.running import (
     what_is_traced,
 )
 from porttrace.tracer import features
-from porttrace.tracer.event import Events
+from porttrace.tracer.event import Events, EventType
 from porttrace.tracer.facts import Held, Suspect
 from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
@@ -35,6 +36,8 @@ from porttrace.tracer.recorder import Recorder, end, header
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
+_ASK_AGAIN_S = 30.0  # a census this old is taken again when another hold is seen
+_ASKED_AT_FIRST = 16  # processes, before anything of them was held
 
 
 class Rotate(click.ParamType):  # type: ignore[type-arg]
@@ -101,6 +104,8 @@ def _record(
                 child.release()
             what = printable(what_is_traced(options, child))
             print(f"Recording {what}. Ctrl-C ends it.", file=sys.stderr, flush=True)
+            if not child:  # before its exec a command is not yet what it will be
+                watch.begin(recorder)
             while not recorder.error and not stopped() and not over(options, child):
                 if time.monotonic() >= until:
                     break
@@ -118,6 +123,11 @@ class _Watch:
         self._held: list[Held] = []
         self._wanted: set[int] = set()
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._asked_s: dict[int, float] = {}
+
+    def begin(self, recorder: Recorder) -> None:
+        self._want(set(sorted(self._live.options.pids)[:_ASKED_AT_FIRST]))
+        self._inquire(recorder)
 
     def turn(self, recorder: Recorder) -> None:
         self._take(recorder, self._live.read())
@@ -142,22 +152,31 @@ class _Watch:
         recorder.look(self._held, self._suspects)
 
     def _want(self, pids: set[int]) -> None:
-        self._wanted |= pids - self._suspects.keys()
+        now_s = time.monotonic()
+        old = {pid for pid in pids if now_s - self._asked_s.get(pid, -math.inf) > _ASK_AGAIN_S}
+        self._wanted |= old
 
     def _inquire(self, recorder: Recorder) -> None:
         for pid in self._wanted:
-            self._suspects[pid] = self._live.suspects_of(pid)
+            self._asked_s[pid] = time.monotonic()
+            found = self._live.suspects_of(pid)
+            # Gone meanwhile: what was found before is better than nothing.
+            self._suspects[pid] = found or self._suspects.get(pid, ())
         self._wanted.clear()
         recorder.look(self._held, self._suspects)
 
 
 def held_pids(events: Events) -> set[int]:
-    """Return the processes of which a thread was held before its call for 10 ms or more."""
+    """Return the processes of which a thread was held before its call for 10 ms or more.
+
+    And those whose SYN had to be sent again.
+    """
     call = events["call_ns"].astype(np.int64)
     held = np.zeros(len(events), bool)
     for name in ("gate_ns", "sleep_ns"):
         begun = events[name].astype(np.int64)
         held |= (begun > 0) & (call - begun > _SUSPECT_NS)
+    held |= events["type"] == EventType.RETRANSMIT
     return set(np.unique(events["pid"][held]).tolist())
 
 

@@ -3,16 +3,26 @@
 Holds what must be held between rounds and nothing that prints.
 """
 
+import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
 from porttrace.analysis import attempts
-from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of
+from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
-from porttrace.analysis.model import Attempts, Finding, Loss, Process, Suspect, Trace, no_attempts
+from porttrace.analysis.model import (
+    Attempts,
+    Finding,
+    Host,
+    Loss,
+    Process,
+    Suspect,
+    Trace,
+    no_attempts,
+)
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
@@ -20,6 +30,10 @@ from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 MAX_ROWS = 1_000_000
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
+ASK_AGAIN_S = 30.0
+"""A census this old is taken again when another hold is seen."""
+ASKED_AT_FIRST = 16
+"""So many processes at most are looked at before anything of them was held."""
 
 
 class Session:
@@ -33,12 +47,19 @@ class Session:
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._watches: dict[int, int] = {}
         self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._asked_s: dict[int, float] = {}
         self._events = 0
         self._held: list[Held] = []
-        self._host = host(live.probe.mode)
+        self._host = host(live.probe)
+
+    @property
+    def host(self) -> Host:
+        """The facts about this host that findings rest on."""
+        return self._host
 
     def take(self, done: Round) -> Attempts:
         """Add a round and return the attempts that it finished."""
@@ -46,12 +67,14 @@ class Session:
         self.stacks.update(done.stacks)
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
+        self._watches.update(watches_of(done.events))
         self._events += len(done.events)
         self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
         self._keep(rows)
         held = (rows["gate_ns"] > 0) & (rows["call_ns"] - rows["gate_ns"] > _SUSPECT_NS)
         held |= (rows["sleep_ns"] > 0) & (rows["call_ns"] - rows["sleep_ns"] > _SUSPECT_NS)
+        held |= rows["retransmits"] > 0
         self._ask_about(np.unique(rows["pid"][held]).tolist())
         return rows
 
@@ -66,9 +89,15 @@ class Session:
 
     def _ask_about(self, pids: Sequence[int]) -> None:
         # While the process is there: afterwards nobody can tell who held its filter.
+        now_s = time.monotonic()
         for pid in pids:
-            if pid not in self._suspects:
-                self._suspects[pid] = self._live.suspects_of(pid)
+            if now_s - self._asked_s.get(pid, -math.inf) > ASK_AGAIN_S:
+                self._asked_s[pid] = now_s
+                self._suspects[pid] = self._live.suspects_of(pid) or self._suspects.get(pid, ())
+
+    def begin(self) -> None:
+        """Look at once at what could interpose on the processes that are traced by number."""
+        self._ask_about(sorted(self._live.options.pids)[:ASKED_AT_FIRST])
 
     def look(self) -> None:
         """Look at the threads that are held right now."""
@@ -76,6 +105,8 @@ class Session:
         self.stacks.update({h.stack: h.frames for h in self._held if h.frames})
         now_ns = time.monotonic_ns()
         self._ask_about([h.pid for h in self._held if now_ns - h.since_ns > _SUSPECT_NS])
+        under_way = attempts.pending(self._open)
+        self._ask_about(np.unique(under_way["pid"][under_way["retransmits"] > 0]).tolist())
 
     @property
     def held(self) -> list[Held]:
@@ -103,8 +134,10 @@ class Session:
             stacks=self.stacks,
             losses=self._losses,
             exits=self._exits,
+            watches=self._watches,
             host=self._host,
             suspects=self._suspects,
+            not_looked=self._live.not_looked,
             filter=options.describe(),
             wall_offset_ns=time.time_ns() - time.monotonic_ns(),
             gates_seen=gates_seen(options, missing),

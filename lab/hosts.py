@@ -1,5 +1,7 @@
 """Two hosts on one machine: network namespaces `client` and `server`, joined by a veth pair.
 
+With a router there is a third one, `router`, between the two; the addresses stay the same.
+
 Their names carry the process that made them (`porttrace-PID-STARTTIME-client`), so that whatever a
 killed run left behind is recognised and removed by the next one, and nothing else is ever touched.
 The blackhole address answers nothing: packets to it go out to a MAC address that nobody has.
@@ -22,8 +24,10 @@ BLACKHOLE_V4, BLACKHOLE_V6 = "192.0.2.66", "2001:db8::66"
 
 _NOBODYS_MAC = "02:00:00:00:00:66"
 _DEVICE = "veth0"
+_TO_CLIENT, _TO_SERVER = "veth1", "veth2"
+_ROUTER_V4 = "192.0.2.254"
 _NETNS_FOLDER = Path("/run/netns")
-_NAME = re.compile(r"porttrace-(\d+)-(\d+)-(client|server)\d*")
+_NAME = re.compile(r"porttrace-(\d+)-(\d+)-(client|server|router)\d*")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,11 @@ class Owner:
 class Hosts:
     """Context manager: the two hosts exist inside of it, and are removed at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, with_router: bool = False) -> None:
+        self._with_router = with_router
         self.client = ""
         self.server = ""
+        self.router = ""
 
     def __enter__(self) -> Hosts:
         _require_root()
@@ -63,6 +69,8 @@ class Hosts:
         owner = Owner.this_process()
         self.client = owner.name("client")
         self.server = owner.name("server")
+        # The same number as the client's, so that each is found from the other.
+        self.router = self.client.replace("-client", "-router") if self._with_router else ""
         try:
             self._build()
         except BaseException:
@@ -87,19 +95,42 @@ class Hosts:
         return ["ip", "netns", "exec", self.server, *command]
 
     def _build(self) -> None:
-        for name in (self.client, self.server):
+        for name in self._names():
             _ip("netns", "add", name)
-        peer = ["peer", "name", _DEVICE, "netns", self.server]
-        _ip("link", "add", _DEVICE, "netns", self.client, "type", "veth", *peer)
+        if self.router:
+            _join(self.client, _DEVICE, self.router, _TO_CLIENT)
+            _join(self.server, _DEVICE, self.router, _TO_SERVER)
+        else:
+            _join(self.client, _DEVICE, self.server, _DEVICE)
         _bring_up(self.client, CLIENT_V4, CLIENT_V6)
         _bring_up(self.server, SERVER_V4, SERVER_V6)
-        for address in (BLACKHOLE_V4, BLACKHOLE_V6):
-            # Permanent: without it the kernel gives up after an unanswered ARP, and sends no SYN.
-            neighbour = ["neigh", "add", address, "lladdr", _NOBODYS_MAC, "nud", "permanent"]
-            _ip("-n", self.client, *neighbour, "dev", _DEVICE)
+        if self.router:
+            self._route()
+        else:
+            _know(self.client, _DEVICE, _NOBODYS_MAC, BLACKHOLE_V4, BLACKHOLE_V6)
+
+    # Both hosts take the other one for a neighbour: the router's MAC stands in for it.
+    def _route(self) -> None:
+        for path in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            switch_on = ["sh", "-c", f"echo 1 > /proc/sys/net/{path}"]
+            _ip("netns", "exec", self.router, *switch_on)
+        beyond = (SERVER_V4, SERVER_V6, BLACKHOLE_V4, BLACKHOLE_V6)
+        for device, addresses in ((_TO_CLIENT, (CLIENT_V4, CLIENT_V6)), (_TO_SERVER, beyond)):
+            _ip("-n", self.router, "link", "set", device, "up")
+            for address in addresses:
+                _ip("-n", self.router, "route", "add", address, "dev", device)
+        _ip("-n", self.router, "addr", "add", f"{_ROUTER_V4}/32", "dev", _TO_CLIENT)
+        _know(self.client, _DEVICE, _mac(self.router, _TO_CLIENT), *beyond)
+        _know(self.server, _DEVICE, _mac(self.router, _TO_SERVER), CLIENT_V4, CLIENT_V6)
+        _know(self.router, _TO_CLIENT, _mac(self.client, _DEVICE), CLIENT_V4, CLIENT_V6)
+        _know(self.router, _TO_SERVER, _mac(self.server, _DEVICE), SERVER_V4, SERVER_V6)
+        _know(self.router, _TO_SERVER, _NOBODYS_MAC, BLACKHOLE_V4, BLACKHOLE_V6)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for name in (self.client, self.server, self.router) if name)
 
     def _remove(self) -> None:
-        for name in (self.client, self.server):
+        for name in self._names():
             if name in namespaces():
                 remove(name)
 
@@ -152,6 +183,23 @@ def _start_ticks(pid: int) -> int | None:
     return None if state in "ZX" else int(fields[18])
 
 
+def _join(first: str, first_device: str, second: str, second_device: str) -> None:
+    peer = ["peer", "name", second_device, "netns", second]
+    _ip("link", "add", first_device, "netns", first, "type", "veth", *peer)
+
+
+# Permanent: without it the kernel gives up after an unanswered ARP, and sends no SYN.
+def _know(name: str, device: str, mac: str, *addresses: str) -> None:
+    for address in addresses:
+        neighbour = ["neigh", "add", address, "lladdr", mac, "nud", "permanent"]
+        _ip("-n", name, *neighbour, "dev", device)
+
+
+def _mac(name: str, device: str) -> str:
+    shown = _ip("-n", name, "-o", "link", "show", "dev", device)
+    return shown.split("link/ether ", 1)[1].split(None, 1)[0]
+
+
 def _bring_up(name: str, address_v4: str, address_v6: str) -> None:
     _ip("-n", name, "link", "set", "lo", "up")
     _ip("-n", name, "link", "set", _DEVICE, "up")
@@ -168,7 +216,7 @@ def _require_root() -> None:
         )
 
 
-def _ip(*words: str) -> None:
+def _ip(*words: str) -> str:
     try:
         done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
@@ -180,3 +228,4 @@ def _ip(*words: str) -> None:
             f"ip {' '.join(words)} failed: {done.stderr.strip()}",
             "the lab needs CAP_SYS_ADMIN and CAP_NET_ADMIN and a kernel with veth",
         )
+    return done.stdout

@@ -9,20 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 
-from porttrace.lab.errors import LabError
 from porttrace.lab.hosts import Hosts
-from porttrace.lab.throttles.child import die_with_parent
+from porttrace.lab.peer import Peer, parse_and_bind, say_ready
 
 HTTP_PORT, DIRECTORY_PORT, DATABASE_PORT = 80, 389, 5432
 _BACKLOG = 1024
-_READY = b"ready\n"
 _BODY = b"hello from the lab\n"
 _RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: text/plain\r\n\r\n%s" % (
     len(_BODY),
@@ -32,53 +25,11 @@ _RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: text/plain\
 _Answer = Callable[[asyncio.StreamReader], Awaitable[bytes | None]]
 
 
-class Servers:
+class Servers(Peer):
     """Context manager: the servers listen inside of it; `delay_s` makes every answer slow."""
 
     def __init__(self, hosts: Hosts, delay_s: float = 0.0) -> None:
-        self._hosts = hosts
-        self._delay_s = delay_s
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """Return the process id of the running servers."""
-        assert self._process is not None
-        return self._process.pid
-
-    def __enter__(self) -> Servers:
-        self._process = process = subprocess.Popen(
-            self._hosts.in_server(
-                [
-                    *(sys.executable, "-m", "porttrace.lab.servers"),
-                    *("--delay", str(self._delay_s), "--parent", str(os.getpid())),
-                ]
-            ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        if process.stdout.readline() != _READY:
-            self._stop()
-            raise LabError(
-                f"the lab's servers did not start (exit status {process.returncode})",
-                "their own message stands above; are their ports free on the server host?",
-            )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        super().__init__(hosts, "porttrace.lab.servers", "--delay", str(delay_s))
 
 
 async def serve(delay_s: float) -> None:
@@ -90,8 +41,7 @@ async def serve(delay_s: float) -> None:
     ):
         handler = functools.partial(_converse, answer, delay_s)
         await asyncio.start_server(handler, ["0.0.0.0", "::"], port, backlog=_BACKLOG)
-    sys.stdout.buffer.write(_READY)
-    sys.stdout.buffer.flush()
+    say_ready()
     await asyncio.Event().wait()
 
 
@@ -127,10 +77,7 @@ def main() -> None:
     """Serve until killed, or until the process `--parent` dies."""
     parser = argparse.ArgumentParser(prog="porttrace.lab.servers", description=__doc__)
     parser.add_argument("--delay", type=float, default=0.0, metavar="S", help="before each answer")
-    parser.add_argument("--parent", type=int, required=True, metavar="PID", help="die with it")
-    options = parser.parse_args()
-    die_with_parent(options.parent, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the workload; the parent ends this
+    options = parse_and_bind(parser)
     asyncio.run(serve(options.delay))
 
 

@@ -42,9 +42,9 @@ class Site:
 
 
 @contextmanager
-def open_site(server_delay_s: float = 0.0) -> Iterator[Site]:
-    """Make hosts and servers, and remove both at the end."""
-    with Hosts() as hosts, Servers(hosts, server_delay_s):
+def open_site(server_delay_s: float = 0.0, router: bool = False) -> Iterator[Site]:
+    """Make hosts and servers, with a `router` in between or without; remove all at the end."""
+    with Hosts(router) as hosts, Servers(hosts, server_delay_s):
         yield Site(hosts)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from porttrace.tracer.event import Events, no_events
-from porttrace.tracer.facts import Held, Process, Suspect
+from porttrace.tracer.facts import Held, NotLooked, Process, Suspect
 from porttrace.tracer.live import Round
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FOREVER_NS, FinishedRounds
@@ -24,6 +24,7 @@ class Story:
     missing: Sequence[str] = ()
     counters: Counters = NOTHING_COUNTED
     processes: Sequence[Process] = ()
+    not_looked: tuple[NotLooked, ...] = ()
 
 
 class FakeLive:
@@ -31,7 +32,8 @@ class FakeLive:
 
     def __init__(self, options: TraceOptions, story: Story, start_ns: int = 0) -> None:
         self.options, self.story, self.start_ns = options, story, start_ns
-        self.probe = SimpleNamespace(missing=list(story.missing), mode="tracepoint")
+        self.probe = SimpleNamespace(missing=list(story.missing), mode="tracepoint", wire_fd=-1)
+        self.watches: dict[int, int] = {}
         self.asked: list[int] = []
         self.reads = 0
         self.closed = False
@@ -67,6 +69,10 @@ class FakeLive:
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         self.asked.append(pid)
         return (Suspect("ptrace", "gate", f"somebody traces {pid}", f"/proc/{pid}/status"),)
+
+    @property
+    def not_looked(self) -> tuple[NotLooked, ...]:
+        return self.story.not_looked
 
     def counters(self) -> Counters:
         return self.story.counters

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from builders import MS, S, events
 from porttrace.tracer.beside import Beside, End, TraceHeader
 from porttrace.tracer.event import EVENT, Events
-from porttrace.tracer.facts import Held, Host, Process, Suspect
+from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
 from porttrace.tracer.order import FOREVER_NS
 from porttrace.tracer.tracefile import Batch, TraceReader, TraceWriter
 
@@ -21,7 +21,9 @@ HEADER = TraceHeader(
     filter="pid 7",
     notes=("no errno of non-blocking connects.",),
 )
-END = End(99 * S, {"events": 5}, ("Said at the end.",))
+END = End(
+    99 * S, {"events": 5}, ("Said at the end.",), not_looked=(NotLooked("modules", "no \udcff"),)
+)
 ODD = "odd \udcff\n\x00 name"  # as os.fsdecode gives it
 PROCESS = Process(7, 1, ODD, "/bin/wéb", "web -x", 1000, "me", "/a", "c0ffee", 42, ("/lib/x.so",))
 HELD = Held(9, 8, "gate", 5 * S, ODD, bytes(range(16)), 389, ("seccomp", "entry"))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from porttrace.tracer.facts import Held, Host, Process, Suspect
+from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
 
 _T = TypeVar("_T")
 
@@ -25,6 +25,7 @@ class TraceHeader:
     filter: str = ""  # in words, "" for everything
     gates_seen: bool = True  # False when the scheduler was not watched
     notes: tuple[str, ...] = ()  # what limits trust from the beginning
+    watches: Mapping[str, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
     clock: str = "CLOCK_MONOTONIC"
     part: int = 0  # 1, 2, ... of a recording in parts; 0: it is one file
     version: str = ""  # of the porttrace that wrote it
@@ -38,6 +39,7 @@ class End:
     counters: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()  # instead of those of the header
     continues: bool = False  # another part follows; what is open here is carried into it
+    not_looked: tuple[NotLooked, ...] = ()  # what no census of suspects could read
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Beside:
 
 def header_values(header: TraceHeader) -> dict[str, Any]:
     """Return a header as plain values for JSON."""
-    return {**vars(header), "host": {**vars(header.host), "sysctls": dict(header.host.sysctls)}}
+    host = vars(header.host)
+    plain = {name: dict(host[name]) for name in ("sysctls", "drop_reasons")}
+    return {**vars(header), "host": {**host, **plain}, "watches": dict(header.watches)}
 
 
 def header_of(values: dict[str, Any]) -> TraceHeader:
@@ -83,8 +87,13 @@ def to_json(beside: Beside, number: int) -> bytes:
     if beside.held is not None:
         values["held"] = [{**vars(each), "daddr": each.daddr.hex()} for each in beside.held]
     if beside.end:
-        values["end"] = {**vars(beside.end), "counters": dict(beside.end.counters)}
+        values["end"] = _end_values(beside.end)
     return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _end_values(end: End) -> dict[str, Any]:
+    not_looked = [vars(each) for each in end.not_looked]
+    return {**vars(end), "counters": dict(end.counters), "not_looked": not_looked}
 
 
 def _short(process: Process) -> dict[str, Any]:
@@ -125,7 +134,9 @@ def _held(values: dict[str, Any]) -> Held:
 
 
 def _end(values: dict[str, Any]) -> End:
-    return _made(End, {**values, "notes": tuple(values.get("notes", ()))})
+    not_looked = tuple(_made(NotLooked, each) for each in values.get("not_looked", ()))
+    fixed = {"notes": tuple(values.get("notes", ())), "not_looked": not_looked}
+    return _made(End, {**values, **fixed})
 
 
 def _made(kind: type[_T], values: dict[str, Any]) -> _T:

@@ -50,14 +50,27 @@ class Host:
     mode: str = "tracepoint"
     wire: bool = False
     sysctls: Mapping[str, int] = field(default_factory=dict)  # tcp_syn_retries, ...
+    drop_reasons: Mapping[str, str] = field(default_factory=dict)  # number: the kernel's own name
 
 
 @dataclass(frozen=True)
 class Suspect:
     """A thing on this host that can interpose on connect: a fact, with where it was read."""
 
-    kind: str  # seccomp-notify, ptrace, preload, ...
-    place: str  # the place it fits: user, gate, connect
+    kind: str  # seccomp-notify, ptrace, preload, ...; docs/suspects.md lists them
+    place: str  # the place it fits: user, gate, connect, egress, network, ingress
     what: str  # one plain sentence
     source: str  # e.g. /proc/12/status
     pid: int = 0  # process behind it, 0 none
+
+
+@dataclass(frozen=True)
+class NotLooked:
+    """Something that a census could not read on this host: absence of facts is no proof there."""
+
+    what: str  # e.g. "nftables rules"
+    reason: str  # one plain phrase
+
+
+Fact = Suspect | NotLooked
+"""What a look at one thing yields."""

@@ -136,12 +136,13 @@ def mount_tracefs(root: Path = ROOT) -> Path:
 
 def has_tracepoint(name: str, root: Path = ROOT) -> bool:
     """Whether the tracepoint `category:name` is there and may be read."""
-    return bool(_format(name, root))
+    return bool(tracepoint_format(name, root))
 
 
 def has_field(name: str, field: str, root: Path = ROOT) -> bool:
     """Whether the record of the tracepoint `category:name` has that field."""
-    return re.search(rf"^\tfield:[^;]*\b{field}(\[\w*\])?;", _format(name, root), re.M) is not None
+    pattern = rf"^\tfield:[^;]*\b{field}(\[\w*\])?;"
+    return re.search(pattern, tracepoint_format(name, root), re.M) is not None
 
 
 def compile_flags(root: Path = ROOT) -> tuple[str, ...]:
@@ -151,6 +152,8 @@ def compile_flags(root: Path = ROOT) -> tuple[str, ...]:
         flags.append("-DHAVE_GROUP_DEAD")
     if has_tracepoint("sock:inet_sk_error_report", root):
         flags.append("-DHAVE_ERROR_REPORT")
+    if has_field("skb:kfree_skb", "reason", root):
+        flags.append("-DHAVE_DROP_REASON")
     return tuple(flags)
 
 
@@ -304,7 +307,8 @@ def permission_hint(root: Path = ROOT) -> str:
     return "run it as root of the host, outside of user namespaces and sandboxes"
 
 
-def _format(name: str, root: Path) -> str:
+def tracepoint_format(name: str, root: Path = ROOT) -> str:
+    """Return how the kernel describes the record of `category:name`, "" where it has none."""
     tracefs = find_tracefs(root)
     return _read(tracefs / "events" / name.replace(":", "/") / "format") if tracefs else ""
 

@@ -27,7 +27,8 @@ class Hook:
 
     `kind` is tracepoint, fentry, fexit, kprobe or kretprobe. `cost` is what is lost
     without the hook; "" where there is no tracing (or no such mode) without it.
-    `flag` is the -D flag that it is compiled with, "" for always.
+    `flag` is the -D flag that it is compiled with where the kernel has what it needs, "" for
+    always; `chosen` the one without which nobody wants it.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Hook:
     program: str
     cost: str = ""
     flag: str = ""
+    chosen: str = ""
 
 
 _EARLY = "connects that fail before the SYN are not seen"
@@ -67,9 +69,17 @@ TRACEPOINTS = tuple(
             "-DHAVE_ERROR_REPORT",
         ),
         (
+            "skb:kfree_skb",
+            "on_free_packet",
+            "why the kernel dropped a SYN is not told",
+            "-DHAVE_DROP_REASON",
+            "-DWIRE",
+        ),
+        (
             "sched:sched_switch",
             "on_switch",
             "holds before the kernel's connect are not seen",
+            "",
             "-DGATE",
         ),
     )

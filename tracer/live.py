@@ -6,6 +6,7 @@ that user space adds to the stream is a record of the same kind as the kernel's.
 
 import contextlib
 import ctypes
+import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
+from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, Process, Suspect
-from porttrace.tracer.features import shows_symbols
+from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
+from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
@@ -27,14 +29,16 @@ from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
 from porttrace.tracer.seeds import in_syn_sent, seed
-from porttrace.tracer.suspects import suspects
+from porttrace.tracer.wire import Wire, drop_reasons
 
 _NO_SYMBOLS = (
     "holds before the kernel's connect are not seen: without CAP_SYSLOG, or with "
     "kernel.kptr_restrict=2, the functions on kernel stacks have no names"
 )
+_OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
+_MAX_NOT_LOOKED = 50
 
 
 @dataclass(frozen=True)
@@ -58,33 +62,58 @@ class LiveTrace:
         self._available = available
         self._order = FinishedRounds()
         self._made = no_events()
+        self._wire: Wire | None = None
+        self.watches: dict[int, int] = {}  # network namespace to when its wire was first seen, ns
         self._known: dict[int, Process] = {}
         self._first: dict[int, Process] = {}  # known before the first round
         self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
+        self._not_looked: dict[NotLooked, None] = {}
 
     def __enter__(self) -> "LiveTrace":
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)
             self.probe.attach()
+            self._census = Census(self.probe.functions)
             if not shows_symbols():
                 self.probe.missing.append(_NO_SYMBOLS)
             self._add_latecomers()
+            self._wire = Wire(self.probe.wire_fd) if self.probe.wire_fd >= 0 else None
+            self._watch(*(self.options.pids or {os.getpid()}))
             self.start_ns = time.monotonic_ns()
-            self._made = seed(self.probe, self.options, before, self.start_ns)
+            seeds = seed(self.probe, self.options, before, self.start_ns)
+            self._made = np.concatenate([seeds, self._made])
             self._reader = Reader(self.probe)
             self._known = {pid: self._now(pid) for pid in self.options.pids}
             self._first = dict(self._known)
         except BaseException:
-            self.probe.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self._reader.stop()
+        self._close()
+
+    def _close(self) -> None:
+        if self._wire:
+            self._wire.close()
         self.probe.close()
+
+    def _watch(self, *pids: int) -> None:
+        # The wire of the network namespaces that these processes are in, each from now on.
+        if not self._wire:
+            return
+        for pid in pids:
+            found = self._wire.watch(pid)
+            if found:
+                self.watches[found[0]] = found[1]
+                event = _made_event(EventType.WATCH, found[1])
+                event["cgroup"] = found[0]
+                self._made = np.concatenate([self._made, event])
+        self.probe.missing.extend(set(self._wire.missing) - set(self.probe.missing))
 
     def _add_latecomers(self) -> None:
         # While the program was loaded, others may have entered, or forked and not been followed.
@@ -119,11 +148,10 @@ class LiveTrace:
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
-        events = np.zeros(len(losses), EVENT)
+        events = _made_event(EventType.LOSS, 0, len(losses))
         for event, (cpu, count, first_ns, last_ns) in zip(events, losses, strict=True):
-            event["type"], event["cpu"], event["in_flight"] = EventType.LOSS, cpu, count
+            event["cpu"], event["in_flight"] = cpu, count
             event["start_ns"], event["time_ns"] = first_ns, last_ns
-            event["fd"] = event["gate_stack"] = event["connect_stack"] = -1
         return events
 
     def _new_processes(self, events: Events) -> dict[int, Process]:
@@ -138,6 +166,7 @@ class LiveTrace:
         for pid in _pids(events):
             if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
                 new[pid] = self._known[pid] = self._read(pid, events)
+                self._watch(pid)
         for pid in _pids(events, EventType.EXIT):
             if not processes.exists(pid):
                 self._known.pop(pid, None)
@@ -204,21 +233,43 @@ class LiveTrace:
 
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         """Return the census of what could interpose on the connects of one process."""
-        return suspects(self._known.get(pid) or processes.read_process(pid))
+        found = self._census.of(self._known.get(pid) or processes.read_process(pid))
+        self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
+        return found.suspects
+
+    @property
+    def not_looked(self) -> tuple[NotLooked, ...]:
+        """What no census of this trace could read, with the reasons."""
+        return tuple(self._not_looked)[:_MAX_NOT_LOOKED]
 
     def counters(self) -> Counters:
         """Return the kernel side's own counts."""
         return self.probe.counters()
 
 
-def host(mode: str) -> Host:
-    """Return the facts about this host that findings rest on, and the hook mode of the trace."""
+def _made_event(kind: int, time_ns: int, number: int = 1) -> Events:
+    events = np.zeros(number, EVENT)
+    events["type"], events["time_ns"] = kind, time_ns
+    events["fd"] = events["gate_stack"] = events["connect_stack"] = -1
+    return events
+
+
+def host(probe: Probe) -> Host:
+    """Return the facts about this host that findings rest on, and how it is traced."""
     sysctls = {}
     for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
         text = _first_line(Path("/proc/sys/net/ipv4") / name)
         if text.isdigit():
             sysctls[name] = int(text)
-    return Host(name=platform.node(), kernel=platform.release(), mode=mode, sysctls=sysctls)
+    reasons = drop_reasons(tracepoint_format("skb:kfree_skb")) if probe.wire_fd >= 0 else {}
+    return Host(
+        name=platform.node(),
+        kernel=platform.release(),
+        mode=probe.mode,
+        wire=probe.wire_fd >= 0,
+        sysctls=sysctls,
+        drop_reasons={str(number): name for number, name in reasons.items()},
+    )
 
 
 def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:
@@ -262,6 +313,6 @@ def _first_line(path: Path) -> str:
 
 
 def _pids(events: Events, *types: int) -> list[int]:
-    kinds = types or tuple(kind for kind in EventType if kind != EventType.LOSS)
+    kinds = types or tuple(kind for kind in EventType if kind not in _OF_NOBODY)
     pids: list[int] = np.unique(events["pid"][np.isin(events["type"], kinds)]).tolist()
     return pids

@@ -25,6 +25,7 @@ class TraceOptions:
     cgroups_called: str = ""  # the same of `cgroups`: "container web"
     netns: frozenset[int] = frozenset()  # `pids` are all processes of these network namespaces
     notes: tuple[str, ...] = ()  # what such a choice leaves out, in plain sentences
+    wire: bool = True  # watch the wire for SYNs and their answers
     mode: str = ""  # hook mode, one of hooks.MODES; "": the best that works
     pages: int = 0  # of the perf buffer, per CPU; a power of two; 0: as many as are reasonable
     max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
@@ -71,6 +72,7 @@ class TraceOptions:
             ("FILTER_LPORT", self.local_ports),
             ("FOLLOW_CHILDREN", self.follow_children),
             ("GATE", self.targeted),
+            ("WIRE", self.wire),
         ):
             if on:
                 flags.append(f"-D{name}")

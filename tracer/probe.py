@@ -73,6 +73,17 @@ class Probe:
         return self._program.mode
 
     @property
+    def wire_fd(self) -> int:
+        """The descriptor of the socket filter of the wire probe, -1 when there is none."""
+        return self._program.wire_fd
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The kernel functions that are hooked."""
+        kinds = ("kprobe", "kretprobe", "fentry", "fexit")
+        return frozenset(hook.event for hook in self._program.hooks if hook.kind in kinds)
+
+    @property
     def missing(self) -> list[str]:
         """What is lost by hooks that this host lacks, in words."""
         return self._program.missing
@@ -179,8 +190,13 @@ class Probe:
         # The kernel takes a stack out of its map while it copies it: it may not be there.
         with contextlib.suppress(KeyError):
             walked = self._bpf["stacks"].walk(stack_id)
-            return tuple(self._bpf.ksym(address).decode(errors="replace") for address in walked)
+            return tuple(self._frame(address) for address in walked)
         return ()
+
+    def _frame(self, address: int) -> str:
+        # bcc says "name [module]", and [kernel] for what is in none.
+        name = self._bpf.ksym(address, show_module=True).decode(errors="replace")
+        return str(name.removesuffix(" [kernel]"))
 
     def entries(self, table: str) -> Iterator[tuple[Any, Any]]:
         """Yield (key, value) of one of the program's maps, as ctypes objects."""

@@ -124,6 +124,17 @@ def thread_group(tid: int) -> int:
 def preloaded(base: Path) -> tuple[str, ...]:
     """Return the libraries that the environment or ld.so.preload put before all others
     and that define connect(), as they are mapped in the process under `base`."""
+    return tuple(path for path in mapped_preloads(base) if defines_connect(base, path))
+
+
+def defines_connect(base: Path, library: str) -> bool:
+    """Return whether a library of the process under `base` defines connect()."""
+    return defines(base / "root" / library.lstrip("/"), "connect")
+
+
+def mapped_preloads(base: Path) -> tuple[str, ...]:
+    """Return the libraries that the environment or ld.so.preload put before all others, whatever
+    they define, as they are mapped in the process under `base`."""
     asked = _text(base / "environ").split("\0")
     names = [item.partition("=")[2] for item in asked if item.startswith("LD_PRELOAD=")]
     names.append(_text_of_theirs(base / "root" / "etc" / "ld.so.preload"))
@@ -133,8 +144,7 @@ def preloaded(base: Path) -> tuple[str, ...]:
     wanted |= {_resolved(base / "root", name) for name in wanted if name.startswith("/")}
     lines = [line.split(maxsplit=5) for line in _lines(base / "maps")]
     maps = {fields[5] for fields in lines if len(fields) == 6 and fields[5].startswith("/")}
-    mapped = sorted(path for path in maps if _asked_for(path, wanted))
-    return tuple(path for path in mapped if defines(base / "root" / path.lstrip("/"), "connect"))
+    return tuple(sorted(path for path in maps if _asked_for(path, wanted)))
 
 
 def _resolved(root: Path, name: str) -> str:

@@ -19,6 +19,7 @@ _FUNCTION_PROGRAMS = {
     "fentry": ("kfunc__vmlinux__", "kfunc__"),
     "fexit": ("kretfunc__vmlinux__", "kretfunc__"),
 }
+NO_WIRE = "the wire is not seen: what becomes of a SYN after it was sent is not told"
 _REGISTERS = "-DHAVE_TASK_REGS"
 # Where inet_csk_accept has its result when no helper tells: behind its arguments, four of
 # them before Linux 6.10 and two since. The kernel's verifier refuses a wrong one.
@@ -45,6 +46,7 @@ class Program:
     hooks: list[Hook] = field(default_factory=list)
     names: dict[Hook, str] = field(default_factory=dict)  # of the program of each hook
     missing: list[str] = field(default_factory=list)
+    wire_fd: int = -1  # of the socket filter; -1 where there is none
 
     def attach(self) -> None:
         """Attach every hook. Raises Refused when one fails that cannot be spared."""
@@ -128,6 +130,7 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
         program = Program(bpf, mode, flags)
         try:
             _load_all(program)
+            _load_wire(program)
         except Refused as refused:
             program.close()
             refused.messages += captured()
@@ -137,9 +140,10 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
 
 def _load_all(program: Program) -> None:
     for hook in hooks_of(program.mode):
+        if hook.chosen and hook.chosen not in program.flags:
+            continue
         if hook.flag and hook.flag not in program.flags:
-            if hook.flag != "-DGATE":
-                program.missing.append(hook.cost)
+            program.missing.append(hook.cost)
             continue
         try:
             program.names[hook] = _load_one(program.bpf, hook)
@@ -152,6 +156,16 @@ def _load_all(program: Program) -> None:
             program.missing.append(hook.cost)
             continue
         program.hooks.append(hook)
+
+
+# Nothing that is watched depends on the wire: where it cannot be seen, all else goes on.
+def _load_wire(program: Program) -> None:
+    if "-DWIRE" in program.flags:
+        try:
+            loaded = program.bpf.load_func("on_packet", program.bpf.SOCKET_FILTER)
+            program.wire_fd = loaded.fd
+        except Exception:
+            program.missing.append(NO_WIRE)
 
 
 def _has_another_way(hook: Hook, flags: list[str]) -> bool:

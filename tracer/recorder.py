@@ -72,7 +72,7 @@ class Recorder:
         self._file = _File(parts, header, carry)
         self._waiting = _Waiting()
         self._dropped = _Dropped()
-        self._suspects: set[int] = set()
+        self._told: dict[int, tuple[Suspect, ...]] = {}
         self._stopped = False
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
@@ -108,12 +108,12 @@ class Recorder:
                 self._waiting.rows += len(part)
 
     def look(self, held: list[Held], suspects: Mapping[int, tuple[Suspect, ...]]) -> None:
-        """Queue which threads are held now, and the census of processes not yet told."""
+        """Queue which threads are held now, and each census that is new."""
         with self._wake:
             self._waiting.held = tuple(held)
-            for pid in suspects.keys() - self._suspects:
-                self._waiting.suspects[pid] = suspects[pid]
-                self._suspects.add(pid)
+            new = {pid: found for pid, found in suspects.items() if self._told.get(pid) != found}
+            self._waiting.suspects.update(new)
+            self._told.update(new)
 
     def finish(self, end: End) -> None:
         """Write what waits and the end, bring it to the disk, and close the file.
@@ -303,10 +303,11 @@ def header(live: LiveTrace) -> TraceHeader:
     return TraceHeader(
         start_ns=live.start_ns,
         wall_offset_ns=wall_offset_ns(),
-        host=host(live.probe.mode),
+        host=host(live.probe),
         filter=options.describe(),
         gates_seen=gates_seen(options, missing),
         notes=notes(options, missing, live.counters()),
+        watches={str(number): since_ns for number, since_ns in live.watches.items()},
     )
 
 
@@ -314,4 +315,5 @@ def end(live: LiveTrace, end_ns: int) -> End:
     """Return what is to be said at the end of a recording of `live`."""
     counters = live.counters()
     said = notes(live.options, live.probe.missing, counters)
-    return End(end_ns, dataclasses.asdict(counters), said)
+    counted = dataclasses.asdict(counters)
+    return End(end_ns, counted, said, not_looked=live.not_looked)

@@ -1,6 +1,6 @@
 """Sockets that the kernel knows of, asked through sock_diag.
 
-The only module that imports pyroute2.
+With `links` one of the two modules that import pyroute2.
 """
 
 import contextlib

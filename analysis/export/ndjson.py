@@ -20,4 +20,6 @@ def ndjson(trace: Trace) -> Iterator[bytes]:
 
 def _line(trace: Trace, row: np.void) -> str:
     known = trace.processes.get(int(row["pid"]))
-    return json.dumps({"type": "attempt", **attempt_json(row, known)}) + "\n"
+    return (
+        json.dumps({"type": "attempt", **attempt_json(row, known, trace.host.drop_reasons)}) + "\n"
+    )

@@ -21,6 +21,9 @@ from porttrace.analysis.throttle import Verdict
 _AFTER_THE_CALL = {
     "gate": "after the system call was made, before the kernel's connect began",
     "connect": "inside the kernel's connect, before SYN_SENT",
+    "egress": "after the kernel had made the SYN, before it left this host",
+    "network": "after the SYN had left this host, before an answer came",
+    "ingress": "after the answer had come in, before the socket had it",
 }
 
 
@@ -91,8 +94,11 @@ def _destination(case: Case) -> Hypothesis:
     if set(keys[victims].tolist()) - set(keys[blocking].tolist()):
         why = f"some went elsewhere than those in front of them: {numbers}"
         return Hypothesis(name, "refuted", why)
-    if case.place != "user":
+    if case.place in ("gate", "connect", "egress"):
         why = f"no packet had been sent yet while they were held: {numbers}"
+        return Hypothesis(name, "refuted", why)
+    if case.place == "ingress":
+        why = f"the destination had answered already while they were held: {numbers}"
         return Hypothesis(name, "refuted", why)
     return Hypothesis(name, "open", f"all went where those in front of them went: {numbers}")
 

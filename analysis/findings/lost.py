@@ -151,7 +151,10 @@ def _place(trace: Trace, lost: Lost) -> str:
     syn, end = mine["syn_ns"].astype(np.int64), mine["end_ns"].astype(np.int64)
     wire, answer = wire_mark(mine, "wire_ns"), wire_mark(mine, "answer_ns")
     late = 500_000_000  # half the first rung
-    held_back = (wire == 0) | (wire - syn > late)
+    # All of these were answered, so all left: those not seen on the wire were not watched there.
+    if not (wire > 0).all():
+        return "network"
+    held_back = wire - syn > late
     not_taken = ~held_back & (answer > 0) & (end - answer > late)
     for place, which in (("egress", held_back), ("ingress", not_taken)):
         if float(np.mean(which)) >= _ALIKE:

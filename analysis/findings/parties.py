@@ -1,12 +1,15 @@
 """The attempts that a finding names: victims by how long they were held, blockers by how long
 they had a slot while others were held, and the suspects that fit the place."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.groups import Group
 from porttrace.analysis.model import Outcome, Party, Process, Suspect, Trace, start_ns
+from porttrace.analysis.suspects import fit
 from porttrace.analysis.timeline import measure, union
 
 NAMED = 100
@@ -55,7 +58,11 @@ def _parties(trace: Trace, rows: Ints, waits: Ints) -> tuple[Party, ...]:
     return tuple(party(trace, int(rows[i]), int(waits[i])) for i in order if waits[i] > 0)
 
 
-def suspects(trace: Trace, pids: list[int], place: str) -> tuple[Suspect, ...]:
-    """Return what could interpose on these processes, what fits `place` first, each fact once."""
-    facts = dict.fromkeys(fact for pid in pids for fact in trace.suspects.get(pid, ()))
-    return tuple(sorted(facts, key=lambda fact: fact.place != place))
+def suspects(
+    trace: Trace, pids: list[int], place: str, functions: Sequence[str] = ()
+) -> tuple[Suspect, ...]:
+    """Return what could interpose on these processes, what fits `place` first, each fact once.
+
+    `functions` are those of the kernel stack of the hold, where there is one.
+    """
+    return fit([fact for pid in pids for fact in trace.suspects.get(pid, ())], place, functions)

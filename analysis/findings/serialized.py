@@ -13,6 +13,7 @@ from porttrace.analysis.findings import wording
 from porttrace.analysis.findings.alternatives import Case, alternatives
 from porttrace.analysis.findings.parties import blockers, suspects, victims
 from porttrace.analysis.groups import LONG_NS, Group, stand_at
+from porttrace.analysis.holds import ON_THE_WAY
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
@@ -38,7 +39,8 @@ def throttled_cases(trace: Trace) -> list[Case]:
 # Nothing that is found in user space counts without such a library: then there is no need to look.
 def _places(trace: Trace) -> tuple[str, ...]:
     known = any(process.preloads for process in trace.processes.values())
-    return ("gate", "connect", "user") if known else ("gate", "connect")
+    seen = bool(trace.columns["watched"].any())
+    return ("gate", "connect", *(ON_THE_WAY if seen else ()), *(("user",) if known else ()))
 
 
 def _pids(case: Case) -> list[int]:
@@ -87,12 +89,12 @@ def _finding(case: Case) -> Finding:
         scope=group.scope,
         slots=group.verdict.slots,
         place=place,
-        mechanism="queue",
+        mechanism=group.verdict.mechanism,
         evidence=_evidence(case, total, sure),
         hypotheses=alternatives(case),
         victims=behind,
         blockers=ahead,
-        suspects=suspects(case.trace, _pids(case), place),
+        suspects=suspects(case.trace, _pids(case), place, _stack(case)),
         advice=wording.advice(case, behind, ahead),
     )
 
@@ -107,9 +109,13 @@ def _subject(case: Case) -> dict[str, object]:
     return subject
 
 
+def _stack(case: Case) -> tuple[str, ...]:
+    held = case.attempts()[case.group.queue.held()]
+    return held_in(held, case.place, case.trace.stacks)
+
+
 def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
     verdict, scopes = case.group.verdict, compare(case.at, case.group)
-    held = case.attempts()[case.group.queue.held()]
     return {
         "held": verdict.held,
         "still_held": verdict.waiting,
@@ -121,7 +127,8 @@ def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
         "cap_exceeded": verdict.cap_exceeded,
         "epsilon_ms": verdict.epsilon_ns / 1e6,
         "total_held_s": total_ns / 1e9,
-        "stack": list(held_in(held, case.place, case.trace.stacks)),
+        "stack": list(_stack(case)),
+        "not_looked": [f"{each.what}: {each.reason}" for each in case.trace.not_looked],
         "scopes": [result.row() for result in scopes],
         "settle": wording.settle(case, sure, scopes),
     }

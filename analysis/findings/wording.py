@@ -11,6 +11,9 @@ _STOPPED = {
     "gate": "stopped before the kernel started them (gate)",
     "connect": "stopped inside the kernel's connect (connect)",
     "user": "kept asleep in user space before their call (user)",
+    "egress": "kept on this host, their SYN not let out (egress)",
+    "network": "held up behind this host, their SYN sent and nobody answering (network)",
+    "ingress": "kept waiting although their answer was on this host already (ingress)",
 }
 _NO_ANSWER = ("pending", "timed_out", "cancelled", "unreachable")
 

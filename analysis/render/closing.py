@@ -7,6 +7,7 @@ from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.remarks import remarks
 from porttrace.analysis.render.escape import printable
 from porttrace.analysis.render.wrap import wrapped
+from porttrace.analysis.suspects import could_hold
 
 
 def closing(trace: Trace, findings: Sequence[Finding]) -> str:
@@ -36,8 +37,11 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     for finding in shown:
         yield f"  {finding.rule} ({level(finding)}):"
         yield from wrapped(printable(finding.summary), "    ", "    ")
-        if finding.suspects:
-            what = f"It could be done by: {finding.suspects[0].what}."
+        best = finding.suspects[0] if finding.suspects else None
+        stack = finding.evidence.get("stack")
+        functions = stack if isinstance(stack, list) else []
+        if best and could_hold(best, finding.place, functions):
+            what = f"It could be done by: {best.what}."
             yield from wrapped(printable(what), "    ", "    ")
         if finding.advice:
             yield from wrapped(printable(f"Do now: {finding.advice[0]}"), "    ", "    ")

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Trace
+from porttrace.analysis.model import Answer, Finding, Origin, Outcome, Party, Process, Trace
 from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
 _MARKS = (
-    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "kernel_return_ns", "end_ns",
-    "return_ns",
+    "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "wire_ns", "wire_last_ns",
+    "kernel_return_ns", "answer_ns", "end_ns", "return_ns",
 )  # fmt: skip
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -86,10 +86,28 @@ def _party(party: Party) -> dict[str, Any]:
     return {**vars(party), "ns_pid": party.ns_pid or None}
 
 
-def attempt_json(row: np.void, known: Process | None = None) -> dict[str, Any]:
+def _icmp(row: np.void) -> str | None:
+    if row["answer"] != Answer.icmp:
+        return None
+    return f"type {row['icmp_type']} code {row['icmp_code']}"
+
+
+def _translated(row: np.void, side: str) -> str | None:
+    # One end of the SYN on the wire, where NAT made it another than the socket's.
+    port = int(row[f"wire_{side}port"])
+    if not port:
+        return None
+    return f"{names.address(row[f'wire_{side}addr'].tobytes())}:{port}"
+
+
+def attempt_json(
+    row: np.void,
+    known: Process | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Return one ATTEMPT row as plain values; marks that are not there are null.
 
-    `known` is its process: it tells of the container.
+    `known` is its process: it tells of the container. `reasons` are `Host.drop_reasons`.
     """
     known = known or Process(0)
     return {
@@ -111,6 +129,13 @@ def attempt_json(row: np.void, known: Process | None = None) -> dict[str, Any]:
         "errno": int(row["errno"]),
         "blocking": {1: True, 0: False}.get(int(row["blocking"])),
         "retransmits": int(row["retransmits"]),
+        "wire_count": int(row["wire_count"]),
+        "answer": Answer(int(row["answer"])).name,
+        "answers": int(row["answers"]),
+        "icmp": _icmp(row),
+        "drop_reason": names.drop_reason(int(row["drop_reason"]), reasons or {}) or None,
+        "wire_source": _translated(row, "s"),
+        "wire_destination": _translated(row, "d"),
         "complete": bool(row["complete"]),
         **{mark: int(row[mark]) or None for mark in _MARKS},
     }

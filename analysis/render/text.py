@@ -194,8 +194,11 @@ def finding_text(finding: Finding) -> str:
             len(finding.blockers),
         ),
         _section(
-            "What can interpose there (facts; none is proof)", map(_suspect, finding.suspects)
+            "What can interpose there (facts; none is proof)",
+            [_suspect(each, finding.place) for each in finding.suspects[:_SHOWN]],
+            len(finding.suspects),
         ),
+        _section("Not looked at on this host", _not_looked(finding)),
         _section(
             "Other explanations", (f"{h.name}: {h.verdict}. {h.why}" for h in finding.hypotheses)
         ),
@@ -246,5 +249,13 @@ def _party(party: Party) -> str:
     )
 
 
-def _suspect(suspect: Suspect) -> str:
-    return f"{suspect.what} [{suspect.source}]"
+def _suspect(suspect: Suspect, place: str) -> str:
+    elsewhere = f" (at another place: {suspect.place})" if suspect.place != place else ""
+    return f"{suspect.what}{elsewhere} [{suspect.source}]"
+
+
+def _not_looked(finding: Finding) -> list[str]:
+    # One line: what is missing limits what the list above can tell, no more.
+    told = finding.evidence.get("not_looked")
+    names = [str(each).partition(":")[0] for each in told] if isinstance(told, list) else []
+    return [", ".join(names)] if names else []

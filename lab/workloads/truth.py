@@ -20,10 +20,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+
+from porttrace.lab.cgroups import own as own_cgroup
 
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)
@@ -55,7 +57,10 @@ class Destination:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One connect as the program saw it; `result` is `connected`, `timeout` or an errno's name."""
+    """One connect as the program saw it; `result` is `connected`, `timeout` or an errno's name.
+
+    `sport` is the port that the kernel chose, 0 where it had chosen none.
+    """
 
     thread: str
     tid: int
@@ -63,6 +68,10 @@ class Attempt:
     start_ns: int
     end_ns: int
     result: str
+    pid: int = field(default_factory=os.getpid)
+    uid: int = field(default_factory=os.getuid)
+    cgroup: str = field(default_factory=own_cgroup)
+    sport: int = 0
 
     @property
     def seconds(self) -> float:
@@ -77,7 +86,9 @@ class Report:
         self._owns_file = truth_path is not None
         self._file: IO[str] = sys.stdout
         if truth_path is not None:
-            self._file = Path(truth_path).open("w")  # noqa: SIM115 - closed in __exit__
+            Path(truth_path).write_text("")
+            # To append: children of a fork write to the same file, each line as a whole.
+            self._file = Path(truth_path).open("a")  # noqa: SIM115 - closed in __exit__
         self._lock = threading.Lock()
 
     def __enter__(self) -> Report:
@@ -96,7 +107,8 @@ class Report:
         """Write one record; `words` tell people the same, where stdout is not the truth's."""
         line = json.dumps({"type": record_type, **record})
         with self._lock:
-            print(line, file=self._file, flush=True)
+            self._file.write(f"{line}\n")  # in one piece: other processes write here, too
+            self._file.flush()
             if self._owns_file:
                 print(words, flush=True)
 
@@ -144,10 +156,11 @@ def connect(
         sock.settimeout(timeout_s)
     start_ns = time.monotonic_ns()
     result = _outcome(sock, destination)
+    sport = sock.getsockname()[1]
     if result != "connected":
         sock.close()
     end_ns = time.monotonic_ns()
-    attempt = _attempt(destination, start_ns, end_ns, result)
+    attempt = _attempt(destination, start_ns, end_ns, result, sport)
     return attempt, (sock if result == "connected" else None)
 
 
@@ -172,12 +185,13 @@ def start_connect(destination: Destination, timeout_s: float) -> Callable[[], At
     sock.setblocking(False)
     start_ns = time.monotonic_ns()
     error = sock.connect_ex((destination.host, destination.port))
+    sport = sock.getsockname()[1]
 
     def finish() -> Attempt:
         final = _wait_for_error(sock, timeout_s) if error == errno.EINPROGRESS else error
         sock.close()
         result = errno.errorcode.get(final, "EIO") if final else "connected"
-        return _attempt(destination, start_ns, time.monotonic_ns(), result)
+        return _attempt(destination, start_ns, time.monotonic_ns(), result, sport)
 
     return finish
 
@@ -191,9 +205,11 @@ def _wait_for_error(sock: socket.socket, timeout_s: float) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def _attempt(destination: Destination, start_ns: int, end_ns: int, result: str) -> Attempt:
-    thread = threading.current_thread().name
-    return Attempt(thread, threading.get_native_id(), str(destination), start_ns, end_ns, result)
+def _attempt(
+    destination: Destination, start_ns: int, end_ns: int, result: str, sport: int
+) -> Attempt:
+    thread, tid = threading.current_thread().name, threading.get_native_id()
+    return Attempt(thread, tid, str(destination), start_ns, end_ns, result, sport=sport)
 
 
 def drop(sock: socket.socket | None) -> None:

@@ -22,7 +22,7 @@ def waited(table: Attempts) -> dict[str, int]:
 
 def test_each_place_lies_between_its_marks() -> None:
     table = one(gate_ns=10, call_ns=30, syn_ns=70, end_ns=150, return_ns=151)
-    assert waited(table) == {"gate": 20, "connect": 40, "beyond": 80}
+    assert waited(table) == {"gate": 20, "connect": 40, "beyond": 80, "return": 1}
     assert waited(one(sleep_ns=5, call_ns=30, syn_ns=31, end_ns=40))["user"] == 25
 
 
@@ -40,7 +40,7 @@ def test_who_still_waits_waits_until_the_trace_ends() -> None:
 
 def test_a_call_that_failed_before_its_syn_waited_but_was_never_in_service() -> None:
     denied = one(Outcome.denied, call_ns=10, end_ns=60, return_ns=61)
-    assert waited(denied) == {"connect": 50}
+    assert waited(denied) == {"connect": 50, "return": 1}
     assert service(denied, "connect", END).lengths()[0] == 0
     assert service(denied, "gate", END).lengths()[0] == 50
 

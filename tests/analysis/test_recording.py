@@ -60,6 +60,7 @@ def test_what_came_beside_is_in_the_trace(tmp_path: Path) -> None:
         {7: PROCESS}, {3: ("f",)}, {7: (SUSPECT,)},
     )  # fmt: skip
     assert (trace.host, trace.filter, trace.notes) == (HEADER.host, "pid 7", END.notes)
+    assert trace.not_looked == END.not_looked
     assert [each.count for each in trace.losses] == [5]
     assert found.header.part == 0
     assert found.trust.lost_events == 5 and not found.trust.complete

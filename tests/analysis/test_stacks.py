@@ -23,3 +23,14 @@ def test_most_rows_decide() -> None:
     assert held_in(rows, "gate", stacks) == telling(SECCOMP)
     assert held_in(rows, "user", stacks) == ()
     assert held_in(rows[3:], "gate", stacks) == ()
+
+
+def test_the_module_of_a_function_and_a_bpf_program_are_kept() -> None:
+    own = ("bpf_prog_aa_on_switch", "__traceiter_sched_switch", "__schedule", "schedule")
+    theirs = (
+        "msleep",
+        "hold.isra.0 [vguard]",
+        "bpf_prog_bb_watch [bpf]",
+        "security_socket_connect",
+    )
+    assert telling(own + theirs) == ("msleep", "hold [vguard]", "bpf_prog_bb_watch [bpf]")

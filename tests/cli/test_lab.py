@@ -11,6 +11,7 @@ import pytest
 from porttrace.cli import main
 from porttrace.lab import scenarios
 from porttrace.lab.errors import LabError
+from porttrace.lab.story import Settings
 from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle
 
 # by name, since the package may hold the command under the module's name
@@ -22,8 +23,10 @@ def test_the_list_names_every_story(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lab", "list"]) == 0
     out = capsys.readouterr().out
     for name in scenarios.SCENARIOS:
-        assert f"{name:<20} {scenarios.find(name).description}" in out
+        assert f"{name:<22} {scenarios.find(name).description}" in out
     assert out.count("must find: ") == len(scenarios.SCENARIOS)
+    for kind, scopes in SCOPES_OF_KIND.items():
+        assert f"{kind:<20} throttle: " in out and f"counts by {', '.join(scopes)}" in out
 
 
 def test_a_command_under_a_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +73,7 @@ def test_a_story_is_prepared_traced_and_taken_down(monkeypatch: pytest.MonkeyPat
     steps: list[Any] = []
 
     @contextmanager
-    def prepare(name: str, settings: scenarios.Settings, truth: str) -> Iterator[SimpleNamespace]:
+    def prepare(name: str, settings: Settings, truth: str) -> Iterator[SimpleNamespace]:
         steps.append((name, settings.dead_time_s, settings.slots, bool(truth)))
         yield SimpleNamespace(description="a story", argv=["false"], env={})
         steps.append("taken down")
@@ -96,6 +99,8 @@ def test_a_story_is_prepared_traced_and_taken_down(monkeypatch: pytest.MonkeyPat
         (STORY, {"dead-destination"}, 1, "NOT FOUND"),
         ("burst", set(), 0, "none was found"),
         ("burst", {"serialized-connects"}, 1, "WRONG"),
+        ("burst", {"paced-connects"}, 1, "WRONG"),
+        ("denied-logins", {"limited-connects"}, 0, "limited-connects: found"),
     ],
 )
 def test_a_story_is_judged_by_what_it_must_find(
@@ -106,4 +111,4 @@ def test_a_story_is_judged_by_what_it_must_find(
 
 
 def test_what_is_left_out_keeps_the_storys_own_number() -> None:
-    assert module._settings({"dead_time": None, "slots": None}) == scenarios.Settings()
+    assert module._settings({"dead_time": None, "slots": None}) == Settings()

@@ -11,7 +11,7 @@ from fakelive import FakeLive, Story
 from porttrace.analysis.model import Outcome, Process
 from porttrace.cli import session as module
 from porttrace.cli.session import Session
-from porttrace.tracer.facts import Held
+from porttrace.tracer.facts import Held, NotLooked
 from porttrace.tracer.live import LiveTrace
 from porttrace.tracer.options import TraceOptions
 
@@ -54,6 +54,33 @@ def test_suspects_are_asked_about_who_was_held_and_once() -> None:
     session.take(live.finish())
     assert live.asked == [6, 7]
     assert set(session.trace(S).suspects) == {6, 7}
+
+
+def test_suspects_are_asked_about_at_the_beginning_and_again_when_that_is_long_ago(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = [
+        events().connect(pid=7, at=n * S, held_ns=S).syn_sent().established().array()
+        for n in (5, 9)
+    ]
+    session, live = session_of(Story(story, not_looked=(NotLooked("a", "b"),)))
+    session.begin()
+    assert live.asked == [7]
+    session.take(live.read(1))
+    assert live.asked == [7]
+    monkeypatch.setattr(module, "ASK_AGAIN_S", 0.0)
+    session.take(live.finish())
+    assert live.asked == [7, 7]
+    assert session.trace(S).not_looked == (NotLooked("a", "b"),)
+
+
+def test_suspects_are_asked_about_whose_syn_was_sent_again() -> None:
+    sent = events().connect(pid=7, at=S).syn_sent().retransmit(after_ns=S)
+    session, live = session_of(Story([sent.array()]))
+    session.take(live.read(1))
+    assert live.asked == []
+    session.look()
+    assert live.asked == [7]
 
 
 def test_suspects_are_asked_about_who_is_held_now() -> None:

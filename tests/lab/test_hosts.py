@@ -19,8 +19,8 @@ OWNER_PROGRAM = """
 import time
 from porttrace.lab.hosts import Hosts
 from porttrace.lab.servers import Servers
-with Hosts() as made, Servers(made) as servers:
-    print(made.client, made.server, servers.pid, flush=True)
+with Hosts(with_router=True) as made, Servers(made) as servers:
+    print(made.client, made.server, made.router, servers.pid, flush=True)
     time.sleep(60)
 """
 
@@ -38,14 +38,16 @@ def connect_errno(made: Hosts, address: str, port: int) -> int:
 
 
 @pytest.mark.kernel
-def test_addresses_answer_refuse_or_stay_silent() -> None:
-    with Hosts() as made:
+@pytest.mark.parametrize("with_router", [False, True])
+def test_addresses_answer_refuse_or_stay_silent(with_router: bool) -> None:
+    with Hosts(with_router) as made:
         for server in (hosts.SERVER_V4, hosts.SERVER_V6):
             assert connect_errno(made, server, 81) == ECONNREFUSED
         for blackhole in (hosts.BLACKHOLE_V4, hosts.BLACKHOLE_V6):
             assert connect_errno(made, blackhole, 81) == EAGAIN  # the program's own timeout
-        assert made.client in hosts.namespaces()
-    assert made.client not in hosts.namespaces() and made.server not in hosts.namespaces()
+        names = {made.client, made.server} | ({made.router} if with_router else set())
+        assert names <= set(hosts.namespaces())
+    assert not names & set(hosts.namespaces())
 
 
 @pytest.mark.kernel
@@ -74,7 +76,7 @@ def test_hosts_of_a_killed_owner_are_removed_by_the_next_run() -> None:
     argv = [sys.executable, "-c", OWNER_PROGRAM]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
-        client, server, server_pid = owner.stdout.readline().split()
+        client, server, router, server_pid = owner.stdout.readline().split()
         with pytest.raises(LabError, match="was not made by this run"):
             hosts.remove(client)
         owner.kill()
@@ -82,7 +84,7 @@ def test_hosts_of_a_killed_owner_are_removed_by_the_next_run() -> None:
         wait_until_gone(int(server_pid))
         with Hosts():
             left = hosts.namespaces()
-    assert client not in left and server not in left
+    assert not {client, server, router} & set(left)
 
 
 def wait_until_gone(pid: int) -> None:

@@ -70,6 +70,9 @@ def test_without_libseccomp_the_hint_names_the_package(monkeypatch: pytest.Monke
         (("moon",), "no throttle named 'moon'"),
         (("preload", 1, "host"), "cannot count by 'host'"),
         (("gate", -1), "cannot have -1 slots"),
+        (("egress-hold", 1, "thread"), "cannot count by 'thread'"),
+        (("rate", 1, "host", 0.0), "cannot let 0.0 attempts go in a second"),
+        (("deny", 1, "host", 1.0, "rudely"), "cannot answer by 'rudely'"),
     ],
 )
 def test_an_impossible_throttle_is_refused(values: tuple[str], words: str) -> None:

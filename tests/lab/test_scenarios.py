@@ -9,10 +9,15 @@ import pytest
 from porttrace.lab import scenarios
 from porttrace.lab.errors import LabError
 from porttrace.lab.hosts import namespaces
-from porttrace.lab.scenarios import SCENARIOS, Settings
+from porttrace.lab.scenarios import SCENARIOS
 from porttrace.lab.site import read_records, run
+from porttrace.lab.story import Settings
 
 QUICK = Settings(dead_time_s=1.0, pages=4, page_interval_s=0.2, pause_s=0.3, threads=3, connects=2)
+
+
+def held(name: str) -> bool:
+    return SCENARIOS[name].finding in ("serialized-connects", "paced-connects")
 
 
 @pytest.mark.kernel
@@ -26,13 +31,32 @@ def test_every_story_runs_to_its_end(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["serialized-logins", "preloaded-logins"])
+@pytest.mark.parametrize("name", [n for n in SCENARIOS if n.endswith("-logins") and held(n)])
 def test_only_logins_suffer_under_the_throttle(name: str) -> None:
     with scenarios.prepare(name, QUICK) as prepared:
         rows = read_records(run(prepared.argv))
     pages = [row for row in rows if row["type"] == "page"]
     assert max(page["login_ms"] for page in pages) > 500
     assert max(page["database_ms"] + page["http_ms"] for page in pages) < 200
+
+
+@pytest.mark.kernel
+def test_denied_logins_fail_at_once() -> None:
+    with scenarios.prepare("denied-logins", QUICK) as prepared:
+        rows = read_records(run(prepared.argv))
+    pages = [row for row in rows if row["type"] == "page"]
+    assert "ECONNREFUSED" in {page["login_result"] for page in pages}
+    assert max(page["login_ms"] for page in pages) < 200
+
+
+@pytest.mark.parametrize("name", list(SCENARIOS))
+def test_a_throttled_story_says_what_must_be_found(name: str) -> None:
+    story = SCENARIOS[name]
+    expected = story.expected(Settings(slots=2))
+    assert story.throttled == (expected is not None)
+    if expected is not None:
+        assert expected.rule == story.finding and expected.place and expected.mechanism
+        assert expected.slots == (0 if expected.rule == "paced-connects" else 2)
 
 
 @pytest.mark.kernel
@@ -44,11 +68,11 @@ def test_without_a_throttle_no_login_suffers() -> None:
 
 def test_the_throttle_follows_the_settings() -> None:
     story = scenarios.find("storm")
-    throttle = scenarios.throttle_of(story, Settings(slots=3, scope="thread"))
+    throttle = story.throttle_with(Settings(slots=3, scope="thread"))
     assert throttle is not None and (throttle.slots, throttle.scope) == (3, "thread")
-    watched = scenarios.throttle_of(scenarios.find("watched-burst"), Settings(slots=3))
+    watched = scenarios.find("watched-burst").throttle_with(Settings(slots=3))
     assert watched is not None and watched.slots == 0
-    assert scenarios.throttle_of(scenarios.find("lock"), Settings()) is None
+    assert scenarios.find("lock").throttle_with(Settings()) is None
 
 
 def test_an_unknown_story_names_the_known_ones() -> None:

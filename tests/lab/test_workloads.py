@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from porttrace.lab.workloads import controls, storm, truth, two_threads
+from porttrace.lab.workloads import controls, habits, storm, truth, two_threads
 from porttrace.lab.workloads.truth import Destination
 
 
@@ -79,6 +82,51 @@ def test_controls_make_the_attempts_asked_for(
     amount = ["--threads", "4", "--connects", "2", "--dead-time", "0.1"]
     controls.main([mode, "--live", live, "--dead", refused, *amount])
     assert len(capsys.readouterr().out.splitlines()) == 8
+
+
+@pytest.mark.parametrize(
+    ("mode", "attempts"), [("dead-together", 8), ("pool", 8), ("asyncio", 8), ("steady", 8)]
+)
+def test_habits_make_the_attempts_asked_for(
+    mode: str, attempts: int, live: str, refused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    amount = ["--threads", "4", "--connects", "2", "--dead-time", "0.1", "--pause", "0.01"]
+    habits.main([mode, "--live", live, "--dead", refused, *amount])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == attempts
+    results = {row["result"] for row in rows}
+    assert results <= {"connected", "ECONNREFUSED"} and ("dead" in mode) <= (
+        "connected" not in results
+    )
+
+
+def test_an_attempt_tells_its_process_and_port(live: str) -> None:
+    attempt, sock = truth.connect(Destination.parse(live), 1)
+    assert sock is not None
+    assert (attempt.pid, attempt.uid) == (os.getpid(), os.getuid())
+    assert attempt.sport == sock.getsockname()[1]
+    truth.drop(sock)
+
+
+def test_more_threads_of_the_seed_case(
+    live: str, refused: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--delay", "0", "--dead-threads", "2", "--live-threads", "3"]
+    two_threads.main(["--dead", refused, "--live", live, *more])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(row["thread"] for row in rows) == ["dead", "dead-1", "live", "live-1", "live-2"]
+
+
+def test_a_storm_of_processes_shares_one_file(live: str, refused: str, tmp_path: Path) -> None:
+    path = tmp_path / "truth"
+    amount = ["--processes", "3", "--threads", "4", "--connects", "5", "--pause", "0"]
+    ends = ["--live", live, "--dead", refused, "--dead-share", "1", "--dead-processes", "1"]
+    # A process of its own: a fork of pytest's would warn about its threads.
+    words = [sys.executable, "-m", "porttrace.lab.workloads.storm", *ends, *amount]
+    subprocess.run([*words, "--truth", str(path)], check=True, stdout=subprocess.DEVNULL)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) == 60 and len({row["pid"] for row in rows}) == 3
+    assert len({row["pid"] for row in rows if row["result"] == "ECONNREFUSED"}) == 1
 
 
 def test_a_storm_is_repeatable(live: str, refused: str, capsys: pytest.CaptureFixture[str]) -> None:

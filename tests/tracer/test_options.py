@@ -20,7 +20,8 @@ def test_everything_is_traced_without_a_word() -> None:
     options = TraceOptions()
     assert options.describe() == ""
     assert not options.targeted
-    assert options.cflags(12) == ["-DSELF_PID=12", "-DMAX_ATTEMPTS=65536"]
+    assert options.cflags(12) == ["-DSELF_PID=12", "-DMAX_ATTEMPTS=65536", "-DWIRE"]
+    assert "-DWIRE" not in TraceOptions(wire=False).cflags(12)
 
 
 def test_every_filter_in_words() -> None:
@@ -40,6 +41,7 @@ def test_every_filter_in_flags() -> None:
         "-DFILTER_LPORT",
         "-DFOLLOW_CHILDREN",
         "-DGATE",
+        "-DWIRE",
         "-DFILTER_FAMILY=2",
         "-DFILTER_CGROUP=2",
     }

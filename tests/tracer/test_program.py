@@ -1,19 +1,20 @@
 """Loading and attaching by trying: what a kernel refuses is left out, or the mode is."""
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
 from porttrace.tracer.hooks import MAX_RETURNS, MODES, hooks_of
-from porttrace.tracer.program import Program, Refused, load
+from porttrace.tracer.program import NO_WIRE, Program, Refused, load
 
-FLAGS = ["-DGATE", "-DHAVE_ERROR_REPORT"]
+FLAGS = ["-DGATE", "-DHAVE_ERROR_REPORT", "-DWIRE", "-DHAVE_DROP_REASON"]
 
 
 class FakeBpf:
     """bcc's class as far as loading goes; `refuses` decides what the kernel will not have."""
 
-    TRACEPOINT, KPROBE, TRACING = 5, 2, 26
+    TRACEPOINT, KPROBE, TRACING, SOCKET_FILTER = 5, 2, 26, 1
     module = ""  # what this bcc puts between its prefix and the function's name
     compiled: ClassVar[list[list[str]]]
     refuses: ClassVar[dict[str, Any]]
@@ -27,11 +28,12 @@ class FakeBpf:
         self.attached: list[tuple[Any, ...]] = []
         self.cleaned = False
 
-    def load_func(self, name: str, kind: int) -> None:
+    def load_func(self, name: str, kind: int) -> Any:
         if "func__" in name and ("vmlinux__" in name) != bool(self.module):
             raise Exception(f"Unknown program {name}")
         if self.refuses.get(name, lambda flags: False)(self.cflags):
             raise Exception(f"Failed to load BPF program {name}: Invalid argument")
+        return SimpleNamespace(fd=7)
 
     def attach_tracepoint(self, tp: str, fn_name: str) -> None:
         self._attach("tracepoint", tp)
@@ -73,6 +75,15 @@ def test_a_willing_kernel_gets_every_hook_at_the_first_try(mode: str) -> None:
     assert len(kind.compiled) == 1 and "-DHAVE_TASK_REGS" in kind.compiled[0]
     assert (f"-D{mode.upper()}" in kind.compiled[0]) == (mode != "tracepoint")
     assert len(program.bpf.attached) == len(hooks_of(mode)) and program.missing == []
+
+
+def test_without_the_wire_all_else_goes_on() -> None:
+    assert loaded("tracepoint", bpf()).wire_fd == 7
+    program = loaded("tracepoint", bpf(on_packet=lambda _: True))
+    assert program.wire_fd == -1 and program.missing == [NO_WIRE]
+    program.attach()
+    quiet = load(bpf(), "text", ["-DHAVE_ERROR_REPORT"], "tracepoint")
+    assert quiet.wire_fd == -1 and quiet.missing == []
 
 
 def test_accept_may_be_waited_in_by_thousands() -> None:
@@ -136,7 +147,7 @@ def test_a_mode_whose_main_hook_is_refused_is_refused() -> None:
     with pytest.raises(Refused, match="tcp_v4_connect could not be loaded"):
         loaded("fentry", bpf(kfunc__tcp_v4_connect=lambda _: True))
     program = loaded("kprobe", bpf(attach=("tcp_v4_connect",)))
-    with pytest.raises(Refused, match="cannot attach to the kprobe tcp_v4_connect"):
+    with pytest.raises(Refused, match="cannot attach to the kretprobe tcp_v4_connect"):
         program.attach()
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -65,6 +66,20 @@ def test_facts_come_with_the_first_batch_after_them(tmp_path: Path) -> None:
     assert [each.stacks for each in told if each.stacks] == [{3: ("f",)}]
     assert [each.suspects for each in told if each.suspects] == [{9: (SUSPECT,)}]
     assert next(each.held for each in told if each.held is not None) == (HELD,)
+
+
+def test_a_census_that_was_taken_again_is_told_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.ptrace"
+    other = replace(SUSPECT, pid=6)
+    with Recorder(Parts(str(path)), HEADER, pace=QUICK) as recorder:
+        for found in ((SUSPECT,), (SUSPECT,), (SUSPECT, other)):
+            recorder.look([], {9: found})
+            recorder.put(Round(story()[:1], 5))
+            time.sleep(0.05)
+        recorder.finish(END)
+    batches, _ = read(path)
+    told = [batch.beside.suspects for batch in batches if batch.beside.suspects]
+    assert told == [{9: (SUSPECT,)}, {9: (SUSPECT, other)}]
 
 
 def test_a_large_round_becomes_several_batches(tmp_path: Path) -> None:

@@ -238,6 +238,32 @@ def test_a_finding_in_full() -> None:
     assert max(lines(shown)) <= 80
 
 
+def test_suspects_at_another_place_say_so_and_many_are_counted() -> None:
+    facts = tuple(Suspect("lsm", "connect", f"fact {n}", "/x") for n in range(12))
+    found = replace(
+        FINDING,
+        suspects=(*FINDING.suspects, *facts),
+        evidence={**FINDING.evidence, "not_looked": ["kernel modules: no file", "BPF: refused"]},
+    )
+    shown = text.finding_text(found)
+    assert "- guard (pid 5) answers [/proc/5/fd]" in shown
+    assert "- fact 0 (at another place: connect) [/x]" in shown
+    assert "    ... and 5 more" in shown
+    assert "  Not looked at on this host:\n    - kernel modules, BPF\n" in shown
+
+
+def test_only_what_can_hold_at_the_place_could_have_done_it() -> None:
+    trace = trace_of(busy())
+    for suspect, said in (
+        (FINDING.suspects[0], True),
+        (Suspect("lsm", "gate", "a profile confines it", "/x"), False),
+        (Suspect("module", "connect", "a module is loaded", "/x"), False),
+        (Suspect("bpf-probe", "gate", "a program is on it", "/x"), False),
+    ):
+        shown = closing.closing(trace, [replace(FINDING, suspects=(suspect,))])
+        assert ("It could be done by" in shown) is said
+
+
 def test_a_finding_with_nothing_but_a_verdict() -> None:
     bare = Finding("connect-storm", "info", 0.6, {}, "many connects")
     assert (

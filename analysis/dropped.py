@@ -1,0 +1,162 @@
+"""The test for a throttle that drops: SYNs pass while a slot is free, and are lost while none is.
+
+Nobody is let go when a slot becomes free: the attempt goes on with its next SYN, a rung of the
+ladder later. So not the time from an end to a release is tested, but every SYN by itself: how many
+attempts were past the throttle at that moment, and did it pass? Were SYNs lost for another reason,
+the lost ones would not be just those that met all slots taken.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.holds import Queue
+from porttrace.analysis.ladder import Ladder
+from porttrace.analysis.throttle import MIN_EXPLAINED, Verdict
+
+LATE_NS = 60_000_000
+"""A throttle may notice an end so late: SYNs lost so soon after one decide nothing."""
+
+_EARLY_NS = 2_000_000  # slots are taken before the SYN is on the wire, and free before the END
+_FEW = {0: 1.0, 1: 1e-2, 2: 1e-3}  # by the number of such ends: no chance is believed below it
+
+
+@dataclass(frozen=True)
+class _Tries:
+    # Every SYN, as far as the ladder tells when it was sent.
+    row: Ints
+    time: Ints
+    passed: Bools
+
+
+def examine_dropped(queue: Queue, ladder: Ladder) -> Verdict | None:
+    """Return what the test says of a group, None when no SYN of it was lost.
+
+    `ladder` is that of the host: by it SYNs are sent again.
+    """
+    tries = _tries(queue, ladder)
+    if tries.passed.all() or not len(tries.row) or not _on_rungs(queue, ladder):
+        return None
+    taken, last_end = _taken(queue, tries)
+    clear = tries.passed | (tries.time - last_end > LATE_NS)
+    slots = _slots(taken, tries.passed, clear)
+    full = taken >= slots
+    handed = _handed(queue, tries, full, clear)
+    went = tries.passed & handed[tries.row]
+    chance = _chance(full[clear], ~tries.passed[clear], slots)
+    episodes = len(np.unique(_freed_by(queue, tries, handed)))
+    lost = clear & ~tries.passed
+    share = float(full[lost].mean()) if lost.any() else 0.0
+    held = np.unique(tries.row[~tries.passed])
+    closed = queue.hold.closed[held]
+    return Verdict(
+        epsilon_ns=LATE_NS,
+        held=len(held),
+        waiting=int(np.count_nonzero(~closed)),
+        testable=int(np.count_nonzero(closed)),
+        handoffs=int(np.count_nonzero(handed)),
+        p_value=max(chance, _FEW.get(episodes, 0.0)),
+        slots=slots,
+        busy=share,
+        occupied=share,
+        peak=int(taken.max(initial=0)),
+        cap_exceeded=int(np.count_nonzero(full & tries.passed)),
+        lag_ns=int(np.median((tries.time - last_end)[went])) if went.any() else 0,
+        paced=False,
+        common_cause=False,
+        held_ns=int(queue.hold.lengths()[held].sum()),
+        handed=handed,
+        mechanism="drop",
+    )
+
+
+def _tries(queue: Queue, ladder: Ladder) -> _Tries:
+    rows, times, passed = [], [], []
+    rungs = [0, *(int(rung * 1e9) for rung in ladder.rungs_s)]
+    there = queue.hold.closed | (queue.hold.lengths() > 0)
+    for row in np.flatnonzero(there).tolist():
+        start, stop = int(queue.hold.start[row]), int(queue.hold.stop[row])
+        # timers are late by a few percent; the SYN that passed is none of those that were lost
+        lost = [start + rung for rung in rungs if start + rung < stop - _slack(rung)]
+        goes = bool(queue.hold.closed[row])
+        times += [*lost, stop] if goes else lost
+        rows += [row] * (len(lost) + goes)
+        passed += [False] * len(lost) + [True] * goes
+    return _Tries(np.array(rows, np.int64), np.array(times, np.int64), np.array(passed, np.bool_))
+
+
+# Who was lost at first goes on with a SYN that is sent again, and with nothing else.
+def _on_rungs(queue: Queue, ladder: Ladder) -> bool:
+    held = queue.hold.closed & (queue.hold.lengths() > LATE_NS)
+    rungs = np.array([0.0, *ladder.rungs_s]) * 1e9
+    off = queue.hold.lengths()[held, None] - rungs[None, :]
+    near = ((off > -LATE_NS) & (off < _slack(rungs))).any(axis=1)
+    return bool(near.mean() >= MIN_EXPLAINED) if len(near) else True
+
+
+def _slack(rung_ns: Any) -> Any:
+    return rung_ns // 16 + 100_000_000
+
+
+# How many others were past the throttle at each SYN, and when the latest of them had ended.
+def _taken(queue: Queue, tries: _Tries) -> tuple[Ints, Ints]:
+    served = queue.service.lengths() > 0
+    begun = np.sort(queue.service.start[served])
+    over = np.sort(queue.service.stop[served & queue.service.closed])
+    # Who is not over yet never ends within the trace.
+    number = np.searchsorted(begun, tries.time + np.where(tries.passed, 0, _EARLY_NS), "left")
+    at = np.searchsorted(over, tries.time + np.where(tries.passed, _EARLY_NS, 0), "right")
+    last_end = np.concatenate([np.full(1, -(2**62), np.int64), over])[at]
+    return number - at, last_end
+
+
+# For each handed attempt the first end after its last lost SYN: that one freed the slot.
+def _freed_by(queue: Queue, tries: _Tries, handed: Bools) -> Ints:
+    latest = np.full(len(handed), -(2**62), np.int64)
+    np.maximum.at(latest, tries.row[~tries.passed], tries.time[~tries.passed])
+    over = np.sort(queue.service.stop[queue.service.closed & (queue.service.lengths() > 0)])
+    at = np.searchsorted(over, latest[handed], "right")
+    return over[at[at < len(over)]]
+
+
+# The number of slots with the fewest SYNs that speak against it.
+def _slots(taken: Ints, passed: Bools, clear: Bools) -> int:
+    most = int(taken.max(initial=0)) + 1
+    against = [
+        int(np.count_nonzero(passed & (taken >= slots)))
+        + int(np.count_nonzero(clear & ~passed & (taken < slots)))
+        for slots in range(1, most + 1)
+    ]
+    return 1 + int(np.argmin(against))
+
+
+# The attempts whose SYNs were lost just as long as all slots were taken.
+def _handed(queue: Queue, tries: _Tries, full: Bools, clear: Bools) -> Bools:
+    size = len(queue.hold.start)
+    lost = np.bincount(tries.row[~tries.passed], minlength=size)
+    wrong = np.bincount(tries.row[clear & (full == tries.passed)], minlength=size)
+    right: Bools = queue.hold.closed & (lost > 0) & (wrong == 0)
+    return right
+
+
+# Fisher's exact test, one-sided: were losses independent of the slots, how likely is it that so
+# many of them meet all slots taken? Corrected for the numbers of slots that were tried.
+def _chance(full: Bools, lost: Bools, slots: int) -> float:
+    total, marked, drawn = len(full), int(full.sum()), int(lost.sum())
+    found = int(np.count_nonzero(full & lost))
+    tail = 0.0
+    for hits in range(found, min(marked, drawn) + 1):
+        if drawn - hits <= total - marked:
+            tail += math.exp(
+                _log_choose(marked, hits)
+                + _log_choose(total - marked, drawn - hits)
+                - _log_choose(total, drawn)
+            )
+    return min(1.0, tail * (slots + 1))
+
+
+def _log_choose(of: int, take: int) -> float:
+    return math.lgamma(of + 1) - math.lgamma(take + 1) - math.lgamma(of - take + 1)

@@ -1,0 +1,140 @@
+"""The scenario matrix: which runs there are, all of them drawn from one seed.
+
+Pure. `matrix_run` makes the runs, and `matrix_table` judges them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from porttrace.lab.expected import Expected, expected_of
+from porttrace.lab.scenarios import SCENARIOS
+from porttrace.lab.story import Settings
+from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle, default_scope
+
+SLOTS = (1, 2, 3, 10)
+_SHORT_SLOTS = (1, 2)
+_WORKLOADS = ("threads", "processes")
+PAIR = "pair"
+_PACED = ("rate", "rate-hold")
+_RATES = (3.0, 6.0)  # attempts a second, for the throttles that count time
+
+_PROCESSES = Settings(processes=4, users=2, cgroups=2)
+# In one process every wider scope is the same; these alone can be told from it there.
+_SEEN_IN_ONE_PROCESS = ("thread", "process", "destination")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run: a throttle around a storm, or a control (`throttle` None); `key` names it."""
+
+    key: str
+    story: str
+    settings: Settings
+    throttle: Throttle | None
+
+    @property
+    def expected(self) -> Expected | None:
+        """Return what must be found, None for a control."""
+        return expected_of(self.throttle) if self.throttle else None
+
+
+def cases(runs: int, seed: int, short: bool = False) -> list[Case]:
+    """List all runs: each throttle and each control `runs` times, with timing by the seed."""
+    found: list[Case] = []
+    for number in range(runs):
+        found += _throttled(seed + number, _SHORT_SLOTS if short else SLOTS, short)
+        found += [_pair(kind, seed + number) for kind in SCOPES_OF_KIND if kind not in _PACED]
+        found += _controls(seed + number)
+    return found
+
+
+def _throttled(seed: int, all_slots: Sequence[int], short: bool) -> list[Case]:
+    found = []
+    for kind, scopes in SCOPES_OF_KIND.items():
+        for scope in scopes[:2] if short else scopes:
+            for slots in (1,) if kind in _PACED else all_slots:
+                found += [
+                    _throttled_case(kind, scope, slots, workload, seed)
+                    for workload in _WORKLOADS
+                    if _telling(kind, scope, workload)
+                ]
+    return found
+
+
+# A thread that waits in connect(2) makes no second attempt, so a shim by thread holds nobody.
+# In one process a throttle by user or host says nothing else than one by process.
+def _telling(kind: str, scope: str, workload: str) -> bool:
+    if (kind, scope) == ("preload", "thread"):
+        return False
+    return workload == "processes" or scope in _SEEN_IN_ONE_PROCESS
+
+
+# The smallest case: one dead attempt, and one that waits for it. Nobody can be sure of that.
+def _pair(kind: str, seed: int) -> Case:
+    key = f"{kind}/{default_scope(kind)}/1/{PAIR}/{seed}"
+    settings = Settings(
+        dead_time_s=round(random.Random(key).uniform(1.2, 2.5), 3),
+        blocking=kind == "preload",
+        scope=default_scope(kind),
+    )
+    return Case(key, "two-threads", settings, Throttle(kind, 1, default_scope(kind)))
+
+
+def _throttled_case(kind: str, scope: str, slots: int, workload: str, seed: int) -> Case:
+    key = f"{kind}/{scope}/{slots}/{workload}/{seed}"
+    draw = random.Random(key)
+    throttle = Throttle(kind, slots, scope, rate_per_s=round(draw.uniform(*_RATES), 2))
+    return Case(key, "storm", _storm(throttle, workload, draw), throttle)
+
+
+# Enough threads that some stand in line, whoever is counted together.
+def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
+    by_thread = throttle.scope == "thread"
+    spread = asdict(_PROCESSES if workload == "processes" else Settings())
+    if throttle.kind == "deny-cgroup":
+        spread["cgroups"] = 0  # the throttle's own cgroup is the one that counts
+    return Settings(
+        **{
+            **spread,
+            "threads": 3 if by_thread else throttle.slots + (6 if _slow(throttle) else 4),
+            "connects": 2 if _slow(throttle) and workload == "processes" else 4,
+            "overlapping": throttle.slots if by_thread else 0,
+            "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
+            "dead_share": round(draw.uniform(0.35, 0.5), 3),
+            "pause_between_s": round(draw.uniform(0.03, 0.1), 3),
+            "spread_s": round(draw.uniform(0.1, 0.5), 3),
+            "blocking": throttle.kind == "preload",
+            "slots": throttle.slots,
+            "scope": throttle.scope,
+            "seed": draw.randrange(10**6),
+        }
+    )
+
+
+# Dropped SYNs come again after a second, and the kernel's own timers end a blocking attempt then.
+def _dead_times(throttle: Throttle) -> tuple[float, float]:
+    return (1.2, 1.9) if _slow(throttle) else (0.4, 0.9)
+
+
+def _slow(throttle: Throttle) -> bool:
+    return throttle.kind.endswith("-drop") or throttle.kind in ("preload", *_PACED)
+
+
+def _controls(seed: int) -> list[Case]:
+    found = []
+    for name, story in SCENARIOS.items():
+        if not story.throttled:
+            key = f"control/{name}/{seed}"
+            draw = random.Random(key)
+            settings = Settings(
+                dead_time_s=round(draw.uniform(0.8, 2.5), 3),
+                pages=6,
+                page_interval_s=round(draw.uniform(0.2, 0.5), 3),
+                pause_s=round(draw.uniform(0.2, 0.8), 3),
+                seed=draw.randrange(10**6),
+            )
+            found.append(Case(key, name, settings, None))
+    return found

@@ -1,0 +1,72 @@
+"""What some stories need besides hosts and servers: a bad peer, a bad wire, a late name server.
+
+Each is a context manager over an open site that yields words to put in front of the command.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from porttrace.lab.hosts import SERVER_V4
+from porttrace.lab.peer import Peer
+from porttrace.lab.site import Site
+from porttrace.lab.throttles import rules
+
+_BAD = "porttrace.lab.bad_peers"
+_LOSS_PERCENT = 25
+# ip netns exec gives the command mounts of its own, so this hides the file from it alone.
+_WITH_RESOLVER = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+
+
+@contextmanager
+def late_names(site: Site) -> Iterator[list[str]]:
+    """Have names answered late, by the lab's own name server and no other."""
+    with Peer(site.hosts, _BAD, "resolver", "--delay", "0.4"), _file() as path:
+        path.write_text(f"nameserver {SERVER_V4}\noptions timeout:5 attempts:2\n")
+        yield ["sh", "-c", _WITH_RESOLVER, str(path)]
+
+
+@contextmanager
+def full_queue(site: Site) -> Iterator[list[str]]:
+    """Have a server that accepts too late: its queue is full, and SYNs to it are dropped."""
+    with Peer(site.hosts, _BAD, "full-queue", "--delay", "0.3"):
+        yield []
+
+
+@contextmanager
+def restarts(site: Site) -> Iterator[list[str]]:
+    """Have a server that is away for a second, again and again."""
+    with Peer(site.hosts, _BAD, "restarting"):
+        yield []
+
+
+@contextmanager
+def loss(site: Site) -> Iterator[list[str]]:
+    """Lose some SYNs by chance on their way, right before the server."""
+    drop = f"{rules.SYN_ONLY} numgen random mod 100 < {_LOSS_PERCENT} counter drop"
+    with rules.filtered(site.hosts.server, "input", drop):
+        yield []
+
+
+@contextmanager
+def strace(_site: Site) -> Iterator[list[str]]:
+    """Have strace stop the program at each of its system calls."""
+    yield ["strace", "-f", "-qq", "-o", "/dev/null"]
+
+
+@contextmanager
+def nothing(_site: Site) -> Iterator[list[str]]:
+    """Leave the site as it is."""
+    yield []
+
+
+@contextmanager
+def _file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="porttrace-lab-") as folder:
+        yield Path(folder) / "resolv.conf"
+
+
+Surroundings = Callable[[Site], AbstractContextManager[list[str]]]
