@@ -68,7 +68,7 @@ class Lost:
 def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find destinations that answer only after the SYN was sent again: one finding each.
 
-    Nothing is found where another finding explains it already: a throttle that drops.
+    Nothing is found where another finding explains it already: a throttle that drops or denies.
     """
     attempts = trace.columns
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
@@ -80,7 +80,8 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     rows, keys = rows[suspicious], keys[suspicious]
     parts = parts_by_key(keys)[1]
     cases = [_lost(trace, rows[part], len(parts)) for part in parts]
-    told = {to for finding in found if finding.mechanism == "drop" for to in _told(finding)}
+    known = (finding for finding in found if finding.mechanism in ("drop", "deny"))
+    told = {to for finding in known for to in _told(finding)}
     return [
         _finding(trace, lost)
         for lost in cases
@@ -89,7 +90,7 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _told(finding: Finding) -> set[str]:
-    return {victim.destination for victim in finding.victims}
+    return {party.destination for party in (*finding.victims, *finding.blockers)}
 
 
 def _lost(trace: Trace, rows: Ints, destinations: int) -> Lost:
