@@ -111,7 +111,9 @@ def _place(trace: Trace, group: Denial) -> str:
     denied = take(trace.attempts, group.rows[group.denied])
     if _most(denied["syn_ns"] == 0):
         return "gate" if _most(denied["call_ns"] == 0) else "connect"
-    if not wire_seen(trace):
+    # Where those that passed were not seen either, nobody watched.
+    passed = take(trace.attempts, group.rows[~group.denied])
+    if not wire_seen(trace) or not _most(wire_mark(passed, "wire_ns") > 0):
         return ""
     if _most(wire_mark(denied, "wire_ns") == 0):
         return "egress"

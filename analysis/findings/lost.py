@@ -68,7 +68,7 @@ class Lost:
 def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find destinations that answer only after the SYN was sent again: one finding each.
 
-    Nothing is found where another finding explains it already: a throttle that drops.
+    Nothing is found where another finding explains it already: a throttle that drops or denies.
     """
     attempts = trace.columns
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
@@ -80,7 +80,8 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     rows, keys = rows[suspicious], keys[suspicious]
     parts = parts_by_key(keys)[1]
     cases = [_lost(trace, rows[part], len(parts)) for part in parts]
-    told = {to for finding in found if finding.mechanism == "drop" for to in _told(finding)}
+    known = (finding for finding in found if finding.mechanism in ("drop", "deny"))
+    told = {to for finding in known for to in _told(finding)}
     return [
         _finding(trace, lost)
         for lost in cases
@@ -89,7 +90,7 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _told(finding: Finding) -> set[str]:
-    return {victim.destination for victim in finding.victims}
+    return {party.destination for party in (*finding.victims, *finding.blockers)}
 
 
 def _lost(trace: Trace, rows: Ints, destinations: int) -> Lost:
@@ -151,7 +152,10 @@ def _place(trace: Trace, lost: Lost) -> str:
     syn, end = mine["syn_ns"].astype(np.int64), mine["end_ns"].astype(np.int64)
     wire, answer = wire_mark(mine, "wire_ns"), wire_mark(mine, "answer_ns")
     late = 500_000_000  # half the first rung
-    held_back = (wire == 0) | (wire - syn > late)
+    # All of these were answered, so all left: those not seen on the wire were not watched there.
+    if not (wire > 0).all():
+        return "network"
+    held_back = wire - syn > late
     not_taken = ~held_back & (answer > 0) & (end - answer > late)
     for place, which in (("egress", held_back), ("ingress", not_taken)):
         if float(np.mean(which)) >= _ALIKE:

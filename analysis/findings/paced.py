@@ -261,5 +261,8 @@ def _place(trace: Trace, late: Attempts) -> str:
     if not wire_seen(trace):
         return ""
     wire, syn = wire_mark(late, "wire_ns"), late["syn_ns"].astype(np.int64)
-    held_back = (wire == 0) | (wire - syn > 500_000_000)
+    # All of these were answered, so all left: those not seen on the wire were not watched there.
+    if not (wire > 0).all():
+        return ""
+    held_back = wire - syn > 500_000_000
     return "egress" if float(np.mean(held_back)) >= 0.9 else "network"
