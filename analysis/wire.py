@@ -1,20 +1,17 @@
 """What was seen of attempts on the wire, where anything was: times, ns, 0 for nothing seen.
 
-`wire_ns` is when the first SYN left this host, `answer_ns` when the first answer came in. Traces
-without a wire probe do not have these columns: then all of them are 0, and nothing is concluded.
+`wire_ns` is when the first SYN left this host, `answer_ns` when the first answer came in. In traces
+without a wire probe all of them are 0, and nothing is concluded.
 """
 
 import numpy as np
 
 from porttrace.analysis.concurrency import Ints
-from porttrace.analysis.model import ATTEMPT, Table, Trace
+from porttrace.analysis.model import Table, Trace
 
 
 def wire_mark(attempts: Table, name: str) -> Ints:
-    """Return the mark `wire_ns` or `answer_ns` of each attempt, 0 where there is no such field."""
-    # The columns are a matter of the probe: a model without them is no error here.
-    if name not in (ATTEMPT.names or ()):
-        return np.zeros(len(attempts), np.int64)
+    """Return the mark `wire_ns` or `answer_ns` of each attempt."""
     return np.asarray(attempts[name], np.int64)
 
 

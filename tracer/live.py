@@ -256,20 +256,27 @@ def _made_event(kind: int, time_ns: int, number: int = 1) -> Events:
 
 def host(probe: Probe) -> Host:
     """Return the facts about this host that findings rest on, and how it is traced."""
-    sysctls = {}
-    for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
-        text = _first_line(Path("/proc/sys/net/ipv4") / name)
-        if text.isdigit():
-            sysctls[name] = int(text)
     reasons = drop_reasons(tracepoint_format("skb:kfree_skb")) if probe.wire_fd >= 0 else {}
     return Host(
         name=platform.node(),
         kernel=platform.release(),
         mode=probe.mode,
         wire=probe.wire_fd >= 0,
-        sysctls=sysctls,
+        sysctls=_sysctls(),
         drop_reasons={str(number): name for number, name in reasons.items()},
     )
+
+
+def _sysctls() -> dict[str, int]:
+    found = {}
+    for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
+        text = _first_line(Path("/proc/sys/net/ipv4") / name)
+        if text.isdigit():
+            found[name] = int(text)
+    ports = _first_line(Path("/proc/sys/net/ipv4/ip_local_port_range")).split()
+    for end, text in zip(("first", "last"), ports, strict=False):
+        found[f"ip_local_port_range_{end}"] = int(text)
+    return found
 
 
 def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:

@@ -103,7 +103,7 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
         summary=wording.held_summary(trace, pace, at.name, sure, waits),
         scope=pace.scope,
         place=at.name,
-        mechanism="rate",
+        mechanism="queue",
         evidence={
             "held": len(rows),
             "rate_per_s": 1e9 / pace.gap_ns,

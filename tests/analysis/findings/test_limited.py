@@ -107,7 +107,8 @@ def test_the_wire_tells_who_denies(
     def mark(attempts: Attempts, name: str) -> Ints:
         # Those that passed did leave, and were answered.
         passed = attempts["errno"] == 0
-        return attempts["syn_ns"].astype(np.int64) * (marks[name] | passed)
+        times: Ints = attempts["syn_ns"].astype(np.int64) * (marks[name] | passed)
+        return times
 
     monkeypatch.setattr(limited, "wire_seen", lambda _: True)
     monkeypatch.setattr(limited, "wire_mark", mark)

@@ -70,7 +70,7 @@ def verdicts(found: list[Finding]) -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rate_that_holds(gap_ms: int, burst: int, place: str, seed: int) -> None:
     (finding,) = paced_connects(held(gap_ms, burst, seed, place=place), ())
-    assert verdicts([finding]) == {("process", place, "rate")}
+    assert verdicts([finding]) == {("process", place, "queue")}
     assert finding.evidence["rate_per_s"] == pytest.approx(1000 / gap_ms, rel=0.05)
     assert abs(int(str(finding.evidence["burst"])) - burst) <= 1
     assert finding.confidence >= 0.7
@@ -80,7 +80,7 @@ def test_a_rate_that_holds(gap_ms: int, burst: int, place: str, seed: int) -> No
 @pytest.mark.parametrize("seed", range(3))
 def test_whom_it_counts(scope: str, seed: int) -> None:
     found = paced_connects(held(60, 2, seed, scope, processes=4, think_ms=400), ())
-    assert found and verdicts(found) == {(scope, "gate", "rate")}
+    assert found and verdicts(found) == {(scope, "gate", "queue")}
 
 
 def test_it_reads_as_a_sentence() -> None:
@@ -258,7 +258,7 @@ def test_an_application_that_paces_its_calls_holds_nothing() -> None:
 def test_lost_events_make_no_verdict_wrong(seed: int) -> None:
     found = paced_connects(lossy(held(100, 1, seed), seed), ())
     assert all(f.confidence <= 0.75 for f in found)
-    assert verdicts(found) <= {("process", "gate", "rate")}
+    assert verdicts(found) <= {("process", "gate", "queue")}
     trace = dropping(seed, 3, 3, mean_s=0.45)
     rows = trace.attempts[np.random.default_rng(seed).random(150) > 0.1]
     rows["complete"] = False
