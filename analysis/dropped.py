@@ -44,7 +44,7 @@ def examine_dropped(queue: Queue, ladder: Ladder) -> Verdict | None:
     clear = tries.passed | (tries.time - last_end > LATE_NS)
     slots = _slots(taken, tries.passed, clear)
     full = taken >= slots
-    handed = _handed(queue, tries, full, clear)
+    handed = _handed(queue, tries, full | (_later(queue, tries) >= slots), clear)
     went = tries.passed & handed[tries.row]
     chance = _chance(full[clear], ~tries.passed[clear], slots)
     episodes = len(np.unique(_freed_by(queue, tries, handed)))
@@ -99,6 +99,13 @@ def _on_rungs(queue: Queue, ladder: Ladder) -> bool:
 
 def _slack(rung_ns: Any) -> Any:
     return rung_ns // 16 + 100_000_000
+
+
+# The same for lost SYNs at the latest that the timer may have sent them.
+def _later(queue: Queue, tries: _Tries) -> Ints:
+    since = tries.time - queue.hold.start[tries.row]
+    late = np.where(tries.passed, 0, since // 25)
+    return _taken(queue, _Tries(tries.row, tries.time + late, tries.passed))[0]
 
 
 # How many others were past the throttle at each SYN, and when the latest of them had ended.

@@ -218,23 +218,30 @@ def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
     return Group(partition.scope, key, rows, queue, verdict, partition.rivals)
 
 
-# Behind SYN_SENT there is more than one thing that may have happened: the simplest that a throttle
-# explains, else the simplest.
+# Behind SYN_SENT there is more than one thing that may have happened: the most telling of those
+# that a throttle explains. A prompt queue is no chance of SYNs that were sent again just then.
 def _examined_on_the_way(place: Place, rows: Ints) -> tuple[Queue, Verdict] | None:
     trace = place.trace
     attempts, hold = take(trace.attempts, rows), _take(place.hold, rows)
     steps = ladder.of_host(trace.host.sysctls)
-    best: tuple[Queue, Verdict] | None = None
-    for each in candidates(attempts, place.name, trace.end_ns, hold):
+    found: list[tuple[Queue, Verdict]] = []
+    for each in candidates(attempts, place.name, trace.end_ns, hold, steps):
         drops = each.mechanism == "drop"
         verdict = examine_dropped(each.queue, steps) if drops else examine(each.queue)
-        if verdict is None:
-            continue
-        if verdict.throttled() and (drops or verdict.lag_ns <= _PROMPT_NS):
-            return each.queue, verdict
-        if best is None or (verdict.throttled() and not best[1].throttled()):
-            best = each.queue, verdict
-    return best
+        if verdict is not None:
+            found.append((each.queue, verdict))
+    if not found:
+        return None
+    queue, verdict = min(found, key=lambda each: _rank(each[1]))
+    return queue, replace(verdict, p_value=min(1.0, verdict.p_value * len(found)))
+
+
+def _rank(verdict: Verdict) -> tuple[bool, int, int, int, float]:
+    drops = verdict.mechanism == "drop"
+    kind = 1 if drops else 2 if verdict.lag_ns > _PROMPT_NS else 0
+    # Fewer slots than there are explain lost SYNs as well, more do not.
+    slots = verdict.slots if drops else 0
+    return not verdict.throttled(), kind, -verdict.handoffs, -slots, verdict.p_value
 
 
 def _take(spans_: Spans, rows: Ints) -> Spans:

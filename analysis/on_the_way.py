@@ -14,10 +14,13 @@ import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints
 from porttrace.analysis.holds import HELD_NS, Queue, Spans, service, spans
+from porttrace.analysis.ladder import Ladder
 from porttrace.analysis.model import Answer, Outcome, Table
 
 MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
+_LONGEST_TRIP_NS = 700_000_000
+_LATE = 1.015  # timers are late by a percent or two
 _PROMPT_NS = 5_000_000  # an answer so soon after the latest SYN is the answer to that one
 
 
@@ -48,6 +51,7 @@ def _round_trip(attempts: Table) -> Ints:
     where = np.unique(_addresses(attempts), return_inverse=True)[1]
     best = np.full(int(where.max(initial=-1)) + 1, np.iinfo(np.int64).max, np.int64)
     np.minimum.at(best, where[answered], (answer - wire)[answered])
+    best[best > _LONGEST_TRIP_NS] = 0  # no way is so long: everybody was held
     # The shortest is seldom the one that was at hand: a release must not seem to come too early,
     # and nobody held who was not (HELD_NS).
     sure = best[where] - np.minimum(1_000_000 + best[where] // 20, HELD_NS - 2_000_000)
@@ -60,11 +64,14 @@ def _addresses(attempts: Table) -> Ints:
     return np.asarray(halves[:, 0] * 31 + halves[:, 1], np.int64)
 
 
-def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iterator[Candidate]:
+def candidates(
+    attempts: Table, place: str, trace_end: int, hold: Spans, ladder: Ladder
+) -> Iterator[Candidate]:
     """Yield what may have happened at `place` to these attempts, the simplest first.
 
-    `hold` is what `held_at` says of them.
+    `hold` is what `held_at` says of them; by `ladder` this host sends SYNs again.
     """
+    rungs_ns = (np.array([0.0, *ladder.rungs_s]) * _LATE * 1e9).astype(np.int64)
     past = _past(attempts, place, trace_end, hold)
     if place == "egress":
         yield Candidate(Queue(hold, past), "queue")
@@ -79,7 +86,7 @@ def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iter
         again = _sent_again(attempts, hold)
         past = _past(attempts, place, trace_end, again)
         for slots in range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1):
-            yield Candidate(_assumed(again, past, unknown, slots), "drop")
+            yield Candidate(_assumed(again, past, unknown, slots, rungs_ns), "drop")
 
 
 # From where a slot is taken: for who was answered, from the end of the hold.
@@ -105,20 +112,40 @@ def _sent_again(attempts: Table, hold: Spans) -> Spans:
     return Spans(first, np.where(lost, last, first), hold.closed)
 
 
-# Who was never answered gets a slot as soon as one is free of those that are known to be taken.
-def _assumed(hold: Spans, past: Spans, unknown: Bools, slots: int) -> Queue:
-    start, held_until = past.start.copy(), hold.stop.copy()
+# Who was never answered gets a slot in the order of asking, as soon as one is free of those that
+# are known to be taken: in a line nobody passes those who came before. Lost SYNs make no line.
+def _assumed(
+    hold: Spans, past: Spans, unknown: Bools, slots: int, rungs_ns: Ints | None = None
+) -> Queue:
+    start = past.start.copy()
     taken_from = np.where(unknown, past.stop, past.start)
-    for row in np.flatnonzero(unknown)[np.argsort(past.start[unknown], kind="stable")].tolist():
-        asked, given_up = int(past.start[row]), int(past.stop[row])
-        near = np.flatnonzero((taken_from < given_up) & (past.stop > asked))
-        start[row] = _free_from(taken_from[near], past.stop[near], (asked, given_up), slots)
-        held_until[row] = taken_from[row] = start[row]
-    closed = hold.closed | (unknown & (start < past.stop))
-    began = np.where(unknown, past.start, hold.start)
-    return Queue(
-        Spans(began, np.maximum(held_until, began), closed), Spans(start, past.stop, past.closed)
-    )
+    asked = np.where(unknown, past.start, hold.start)
+    line_ns = 0
+    for row in np.argsort(asked, kind="stable").tolist():
+        if unknown[row]:
+            life = int(asked[row]), int(past.stop[row])
+            near = np.flatnonzero((taken_from < life[1]) & (past.stop > life[0]))
+            taken = taken_from[near], past.stop[near]
+            if rungs_ns is None:
+                start[row] = _free_from(*taken, (max(life[0], line_ns), life[1]), slots)
+            else:
+                start[row] = _lucky(*taken, life, slots, rungs_ns)
+            taken_from[row] = start[row]
+        if past.stop[row] > start[row]:
+            line_ns = max(line_ns, int(start[row]))
+    # What is assumed of them is no evidence: they count as taking slots, and never as held.
+    known = Spans(asked, np.where(unknown, asked, hold.stop), hold.closed & ~unknown)
+    return Queue(known, Spans(start, past.stop, past.closed))
+
+
+# The first SYN of a life, about as the ladder sends them, that finds a slot free.
+def _lucky(start: Ints, stop: Ints, life: tuple[int, int], slots: int, rungs_ns: Ints) -> int:
+    for sent in (life[0] + rungs_ns).tolist():
+        if sent >= life[1]:
+            break
+        if np.count_nonzero((start <= sent) & (sent < stop)) < slots:
+            return int(sent)
+    return life[1]
 
 
 # The first time, within a life, at which less than all slots are taken.

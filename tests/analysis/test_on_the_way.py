@@ -1,0 +1,75 @@
+"""Throttles behind SYN_SENT are found at their place; slow, lossy and late networks are not."""
+
+import random
+
+import pytest
+
+from porttrace.analysis.findings import diagnose
+from porttrace.analysis.model import Finding, Trace
+
+from .simulate import MS
+from .wires import dropped, free, lost, queued, wanted, written
+
+SEEDS = range(6)
+PLACES = ("egress", "network", "ingress")
+
+
+def throttles(trace: Trace) -> list[Finding]:
+    rules = ("serialized-connects", "limited-connects", "paced-connects")
+    return [found for found in diagnose(trace) if found.rule in rules]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("slots", [1, 2, 3])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_line_is_found_where_it_stands(place: str, slots: int, seed: int) -> None:
+    asked = queued(wanted(seed, 5 + 2 * slots, 8), slots, seed)
+    (found,) = throttles(written(asked, place))
+    assert (found.place, found.mechanism) == (place, "queue")
+    assert (found.scope, found.slots) == ("process", slots)
+    assert found.confidence >= 0.8
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("place", "slots"), [("egress", 1), ("egress", 2), ("network", 1)])
+def test_lost_without_a_slot_and_sent_again(place: str, slots: int, seed: int) -> None:
+    asked = dropped(wanted(seed, 4 + 2 * slots, 8), slots, seed)
+    (found,) = throttles(written([each for each in asked if each.go or each.life_ns], place))
+    assert (found.place, found.mechanism) == (place, "drop")
+    assert (found.scope, found.slots) == ("process", slots)
+    assert found.confidence >= (0.79 if place == "egress" else 0.5)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_slots_behind_a_gateway_that_drops_are_never_firm(seed: int) -> None:
+    # Which of many unanswered SYNs passed cannot be told from this side of it.
+    asked = dropped(wanted(seed, 8, 8), 2, seed)
+    trace = written([each for each in asked if each.go or each.life_ns], "network")
+    assert all((f.place, f.mechanism) == ("network", "drop") for f in throttles(trace))
+    assert all(found.confidence < 0.8 for found in throttles(trace))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("place", PLACES)
+def test_attempts_that_wait_for_nobody(place: str, seed: int) -> None:
+    asked, dice = wanted(seed, 8, 8), random.Random(seed)
+    late = [int(dice.expovariate(1 / (200 * MS))) if dice.random() < 0.4 else 0 for _ in asked]
+    assert throttles(written(free(asked, late), place)) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("share", [0.1, 0.3])
+@pytest.mark.parametrize("place", ["egress", "network"])
+def test_chance_loses_syns_whatever_is_open(place: str, share: float, seed: int) -> None:
+    assert throttles(written(lost(wanted(seed, 8, 8), share, seed), place)) == []
+
+
+def test_a_far_peer_is_no_line() -> None:
+    asked = wanted(1, 6, 8)
+    assert throttles(written(free(asked, [80 * MS] * len(asked)), "network")) == []
+
+
+def test_what_was_not_watched_is_not_judged() -> None:
+    trace = written(queued(wanted(1, 7, 8), 1, 1), "egress")
+    trace.attempts["watched"] = False
+    assert [found.place for found in throttles(trace) if found.place == "egress"] == []
