@@ -8,16 +8,9 @@ from porttrace.analysis import names
 from porttrace.analysis.bucket import Bucket
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.findings.alternatives import by_chance
+from porttrace.analysis.findings.wording import STOPPED
 from porttrace.analysis.model import Hypothesis, Trace
 from porttrace.analysis.pace import Pace
-
-_STOPPED = {
-    "gate": "stopped before the kernel started them (gate)",
-    "connect": "stopped inside the kernel's connect (connect)",
-    "egress": "kept on this host, their SYN not let out (egress)",
-    "network": "held up behind this host, their SYN sent and nobody answering (network)",
-    "ingress": "kept waiting although their answer was on this host already (ingress)",
-}
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def held_summary(trace: Trace, pace: Pace, place: str, sure: float, waits: Ints)
     return (
         f"{_who(trace, pace.scope, pace.key, rows)} {get} at most {_rate(1e9 / pace.gap_ns)}"
         f"{_burst(pace.burst)}, whatever else ends: {names.count(len(rows), 'connect')}"
-        f" {'was' if len(rows) == 1 else 'were'} {_STOPPED[place]} and let go"
+        f" {'was' if len(rows) == 1 else 'were'} {STOPPED[place]} and let go"
         f" {names.duration(pace.gap_ns)} apart; the worst, to {names.destination(worst)}, waited"
         f" {names.duration(int(waits.max()))}."
     )

@@ -7,7 +7,7 @@ from porttrace.analysis.findings.alternatives import Case
 from porttrace.analysis.model import Outcome, Party
 from porttrace.analysis.scope import ScopeResult
 
-_STOPPED = {
+STOPPED = {
     "gate": "stopped before the kernel started them (gate)",
     "connect": "stopped inside the kernel's connect (connect)",
     "user": "kept asleep in user space before their call (user)",
@@ -15,6 +15,7 @@ _STOPPED = {
     "network": "held up behind this host, their SYN sent and nobody answering (network)",
     "ingress": "kept waiting although their answer was on this host already (ingress)",
 }
+"""What happened to those that were held, by place."""
 _NO_ANSWER = ("pending", "timed_out", "cancelled", "unreachable")
 
 
@@ -40,7 +41,7 @@ def _not_released(case: Case, victims: tuple[Party, ...], blockers: tuple[Party,
     held, slots = case.group.verdict.held, case.group.verdict.slots
     waited = names.duration(victims[0].wait_s * 1e9)
     are = "connect is" if held == 1 else "connects are"
-    stand = f"{_who(case)}: {held} {are} {_STOPPED[case.place]}, for {waited} so far"
+    stand = f"{_who(case)}: {held} {are} {STOPPED[case.place]}, for {waited} so far"
     first = blockers[0].destination if blockers else "another destination"
     behind = f"while {names.count(slots, 'other attempt')} ({first}) got no answer"
     they = "it goes" if held == 1 else "they go"
@@ -103,7 +104,7 @@ def _meanwhile(case: Case, victims: tuple[Party, ...]) -> str:
     were = "other connect was" if number == 1 else "other connects were"
     worst = victims[0]
     one = "it" if number == 1 else "the worst"
-    head = f"meanwhile {number} {were} {_STOPPED[case.place]}: {one}, to {worst.destination},"
+    head = f"meanwhile {number} {were} {STOPPED[case.place]}: {one}, to {worst.destination},"
     return f"{head} {_fate(case, worst)}."
 
 
