@@ -131,10 +131,7 @@ def advice(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) 
             f"Keep the slot free of {dead[0]}: stop that client or shorten its connect timeout, or"
             " let it probe the port from outside the throttle before it connects."
         )
-    lines.append(
-        "For good: find the tool among the suspects and raise its limit of connect attempts"
-        f" (now {slots} at a time per {case.group.scope}), or have this program exempted."
-    )
+    lines.append(_cure(case, slots))
     lines.append(
         f"Pool the connections to {victims[0].destination}: an open connection needs no slot."
     )
@@ -143,6 +140,20 @@ def advice(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) 
         f" {names.count(slots, 'slot')}, one after the other."
     )
     return tuple(lines)
+
+
+def _cure(case: Case, slots: int) -> str:
+    limit = f"(now {slots} at a time per {case.group.scope})"
+    if case.place == "network":
+        return (
+            "For good: the SYNs leave this host, so the limit lies behind it. Ask who runs the"
+            " firewall, the gateway or the load balancer on the way for a limit of half-open"
+            f" connections per source {limit}."
+        )
+    return (
+        "For good: find the tool among the suspects and raise its limit of connect attempts"
+        f" {limit}, or have this program exempted."
+    )
 
 
 def settle(case: Case, sure: float, scopes: tuple[ScopeResult, ...]) -> str:
