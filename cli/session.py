@@ -54,7 +54,7 @@ class Session:
         self._asked_s: dict[int, float] = {}
         self._events = 0
         self._held: list[Held] = []
-        self._host = host(live.probe)
+        self._host = host(live.probe, bool(live.watches))
 
     @property
     def host(self) -> Host:

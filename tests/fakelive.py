@@ -32,7 +32,7 @@ class FakeLive:
 
     def __init__(self, options: TraceOptions, story: Story, start_ns: int = 0) -> None:
         self.options, self.story, self.start_ns = options, story, start_ns
-        self.probe = SimpleNamespace(missing=list(story.missing), mode="tracepoint", wire_fd=-1)
+        self.probe = SimpleNamespace(missing=list(story.missing), mode="tracepoint")
         self.watches: dict[int, int] = {}
         self.asked: list[int] = []
         self.reads = 0

@@ -254,14 +254,17 @@ def _made_event(kind: int, time_ns: int, number: int = 1) -> Events:
     return events
 
 
-def host(probe: Probe) -> Host:
-    """Return the facts about this host that findings rest on, and how it is traced."""
-    reasons = drop_reasons(tracepoint_format("skb:kfree_skb")) if probe.wire_fd >= 0 else {}
+def host(probe: Probe, wire: bool) -> Host:
+    """Return the facts about this host that findings rest on, and how it is traced.
+
+    `wire`: the wire of some network namespace is watched.
+    """
+    reasons = drop_reasons(tracepoint_format("skb:kfree_skb")) if wire else {}
     return Host(
         name=platform.node(),
         kernel=platform.release(),
         mode=probe.mode,
-        wire=probe.wire_fd >= 0,
+        wire=wire,
         sysctls=_sysctls(),
         drop_reasons={str(number): name for number, name in reasons.items()},
     )

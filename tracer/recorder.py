@@ -303,7 +303,7 @@ def header(live: LiveTrace) -> TraceHeader:
     return TraceHeader(
         start_ns=live.start_ns,
         wall_offset_ns=wall_offset_ns(),
-        host=host(live.probe),
+        host=host(live.probe, bool(live.watches)),
         filter=options.describe(),
         gates_seen=gates_seen(options, missing),
         notes=notes(options, missing, live.counters()),
