@@ -72,7 +72,9 @@ def spans(attempts: Table, place: str, trace_end: int) -> Spans:
     if place == "egress":
         # Answered, and not seen to leave: it went under addresses that could not be matched.
         told = np.isin(attempts["outcome"], _BY_THE_PEER)
-        there &= attempts["watched"] & (left | ~told)
+        # What is under way tells of the wire only when its SYN is sent again, after a second.
+        unknown = (attempts["outcome"] == Outcome.pending) & (attempts["retransmits"] == 0)
+        there &= attempts["watched"] & (left | ~(told | unknown))
     if place == "network":
         # An ICMP error may be ignored: it is no answer unless it ended the attempt.
         left &= attempts["answer"] != Answer.icmp

@@ -9,7 +9,7 @@ import numpy as np
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.behind import Behind, behind
 from porttrace.analysis.findings.dead_wording import Dead, advice, summary
-from porttrace.analysis.holds import Spans, service
+from porttrace.analysis.holds import ON_THE_WAY, Spans, service
 from porttrace.analysis.model import Finding, Outcome, Table, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers
 
@@ -43,11 +43,22 @@ def dead_destination(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     One that answered before needs more such attempts, all of them made after its last answer.
     """
     history = _history(trace)
-    rows = np.flatnonzero(history.bad)
+    rows = np.flatnonzero(history.bad & ~_held_on_the_way(trace, found))
     rows = rows[np.argsort(history.keys[rows], kind="stable")]
     borders = np.flatnonzero(np.diff(history.keys[rows])) + 1
     cases = [_dead(trace, history, case) for case in np.split(rows, borders) if len(case)]
     return [_finding(trace, dead, found) for dead in cases if _enough(dead)]
+
+
+# Whose SYN was held up by a throttle on the way says nothing of where it was to go.
+def _held_on_the_way(trace: Trace, found: Sequence[Finding]) -> Bools:
+    told = [
+        victim.attempt_id
+        for finding in found
+        if finding.place in ON_THE_WAY
+        for victim in finding.victims
+    ]
+    return np.isin(trace.columns["attempt_id"], told)
 
 
 def _history(trace: Trace) -> _History:
@@ -142,6 +153,8 @@ def _confidence(dead: Dead) -> float:
         sure = 0.7 if number < 3 else 0.8 if number < 5 else 0.9
     else:
         sure = 0.6 if number == 1 else 0.85 if number < 5 else 0.95
+    if (dead.attempts["outcome"] == Outcome.pending).all():
+        sure = min(sure, 0.6)  # an answer may still come, or somebody hold them up on the way
     return min(sure, 0.75) if dead.unknown else sure
 
 

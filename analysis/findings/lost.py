@@ -17,6 +17,7 @@ from porttrace.analysis.binomial import upper_tail
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.alternatives import by_chance
 from porttrace.analysis.findings.parties import NAMED, party
+from porttrace.analysis.holds import ON_THE_WAY
 from porttrace.analysis.ladder import of_host
 from porttrace.analysis.model import Finding, Hypothesis, Outcome, Party, Trace
 from porttrace.analysis.pairs import parts_by_key
@@ -74,13 +75,15 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
     answered &= attempts["end_ns"] > 0
     rows = np.flatnonzero(answered)
-    again = attempts["retransmits"][rows] > 0
+    # A SYN that was seen to leave once was sent once, however often its timer fired.
+    once = attempts["watched"][rows] & (attempts["wire_count"][rows] == 1)
+    again = (attempts["retransmits"][rows] > 0) & ~once
     keys = scope_keys(attempts, "destination")[rows]
     suspicious = np.isin(keys, np.unique(keys[again]))
     rows, keys = rows[suspicious], keys[suspicious]
     parts = parts_by_key(keys)[1]
     cases = [_lost(trace, rows[part], len(parts)) for part in parts]
-    known = (finding for finding in found if finding.mechanism in ("drop", "deny"))
+    known = (f for f in found if f.mechanism in ("drop", "deny") or f.place in ON_THE_WAY)
     told = {to for finding in known for to in _told(finding)}
     return [
         _finding(trace, lost)
@@ -96,7 +99,8 @@ def _told(finding: Finding) -> set[str]:
 def _lost(trace: Trace, rows: Ints, destinations: int) -> Lost:
     mine = take(trace.attempts, rows)
     took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)
-    again = mine["retransmits"].astype(np.int64)
+    once = mine["watched"] & (mine["wire_count"] == 1)
+    again = np.where(once, 0, mine["retransmits"].astype(np.int64))
     resent = again > 0
     usual = int(np.median(took[~resent])) if not resent.all() else 0
     on_rung, chances = _on_rung(trace, took[resent], again[resent], usual)
