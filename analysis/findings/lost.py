@@ -75,9 +75,7 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
     answered &= attempts["end_ns"] > 0
     rows = np.flatnonzero(answered)
-    # A SYN that was seen to leave once was sent once, however often its timer fired.
-    once = attempts["watched"][rows] & (attempts["wire_count"][rows] == 1)
-    again = (attempts["retransmits"][rows] > 0) & ~once
+    again = attempts["retransmits"][rows] > 0
     keys = scope_keys(attempts, "destination")[rows]
     suspicious = np.isin(keys, np.unique(keys[again]))
     rows, keys = rows[suspicious], keys[suspicious]
@@ -99,8 +97,7 @@ def _told(finding: Finding) -> set[str]:
 def _lost(trace: Trace, rows: Ints, destinations: int) -> Lost:
     mine = take(trace.attempts, rows)
     took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)
-    once = mine["watched"] & (mine["wire_count"] == 1)
-    again = np.where(once, 0, mine["retransmits"].astype(np.int64))
+    again = mine["retransmits"].astype(np.int64)
     resent = again > 0
     usual = int(np.median(took[~resent])) if not resent.all() else 0
     on_rung, chances = _on_rung(trace, took[resent], again[resent], usual)
