@@ -85,13 +85,14 @@ def backlog(queue: Queue, reach_ns: int) -> Backlog | None:
     if not len(rows):
         return None
     start, stop = queue.hold.start[rows], queue.hold.stop[rows]
-    ends = within(_ends(queue.service), union(start - reach_ns, stop + reach_ns + 1))
+    ends = within(ends_of(queue.service), union(start - reach_ns, stop + reach_ns + 1))
     levels = depth(queue.service.start, queue.service.stop)
     waits = _waits(queue.hold, rows, ends)
     return Backlog(queue, waits, ends, levels, _pieces(levels, union(start, stop)))
 
 
-def _ends(service: Spans) -> Ints:
+def ends_of(service: Spans) -> Ints:
+    """Return when those that were in service ended, as far as that is known; sorted."""
     return np.sort(service.stop[service.closed & (service.lengths() > 0)], kind="stable")
 
 

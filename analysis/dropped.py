@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from porttrace.analysis.backlog import ends_of
 from porttrace.analysis.concurrency import Bools, Ints
 from porttrace.analysis.holds import Queue
 from porttrace.analysis.ladder import Ladder
@@ -110,9 +111,7 @@ def _later(queue: Queue, tries: _Tries) -> Ints:
 
 # How many others were past the throttle at each SYN, and when the latest of them had ended.
 def _taken(queue: Queue, tries: _Tries) -> tuple[Ints, Ints]:
-    served = queue.service.lengths() > 0
-    begun = np.sort(queue.service.start[served])
-    over = np.sort(queue.service.stop[served & queue.service.closed])
+    begun, over = np.sort(queue.service.start[queue.service.lengths() > 0]), ends_of(queue.service)
     # Who is not over yet never ends within the trace.
     number = np.searchsorted(begun, tries.time + np.where(tries.passed, 0, _EARLY_NS), "left")
     at = np.searchsorted(over, tries.time + np.where(tries.passed, _EARLY_NS, 0), "right")
@@ -124,7 +123,7 @@ def _taken(queue: Queue, tries: _Tries) -> tuple[Ints, Ints]:
 def _freed_by(queue: Queue, tries: _Tries, handed: Bools) -> Ints:
     latest = np.full(len(handed), -(2**62), np.int64)
     np.maximum.at(latest, tries.row[~tries.passed], tries.time[~tries.passed])
-    over = np.sort(queue.service.stop[queue.service.closed & (queue.service.lengths() > 0)])
+    over = ends_of(queue.service)
     at = np.searchsorted(over, latest[handed], "right")
     return over[at[at < len(over)]]
 

@@ -116,6 +116,11 @@ class Group:
         return self.rows[self.verdict.handed]
 
 
+def kernel_places(trace: Trace) -> tuple[str, ...]:
+    """Return the places past user space at which this trace can show holds."""
+    return ("gate", "connect", *(ON_THE_WAY if trace.columns["watched"].any() else ()))
+
+
 def stand_at(trace: Trace, place: str) -> Place:
     """Return how the attempts of `trace` stood at `place`."""
     held = held_at if place in ON_THE_WAY else spans

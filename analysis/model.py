@@ -241,6 +241,11 @@ class Finding:
     suspects: tuple[Suspect, ...] = ()
     advice: tuple[str, ...] = ()
 
+    def pids(self) -> list[int]:
+        """Return the processes that it is about, [] where it names none."""
+        pids = self.subject.get("pids", ())
+        return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
+
 
 def no_attempts() -> Attempts:
     """Return an array of no attempts."""

@@ -80,12 +80,13 @@ def candidates(
     unknown = _unanswered(attempts) & (past.lengths() > 0)
     if unknown.sum() > _MOST_UNANSWERED:
         return
-    for slots in range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1):
+    possible = range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1)
+    for slots in possible:
         yield Candidate(_assumed(hold, past, unknown, slots), "queue")
     if place == "network":
         again = _sent_again(attempts, hold)
         past = _past(attempts, place, trace_end, again)
-        for slots in range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1):
+        for slots in possible:
             yield Candidate(_assumed(again, past, unknown, slots, rungs_ns), "drop")
 
 

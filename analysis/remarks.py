@@ -40,8 +40,7 @@ def _explained_pids(findings: Sequence[Finding]) -> list[int]:
     pids: set[int] = set()
     for finding in findings:
         if finding.rule in ("serialized-connects", "paced-connects"):
-            found = finding.subject.get("pids")
-            pids.update(found if isinstance(found, list) else [])
+            pids.update(finding.pids())
     return sorted(pids)
 
 

@@ -166,7 +166,8 @@ class LiveTrace:
         for pid in _pids(events):
             if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
                 new[pid] = self._known[pid] = self._read(pid, events)
-                self._watch(pid)
+                if new[pid].netns not in self.watches:
+                    self._watch(pid)
         for pid in _pids(events, EventType.EXIT):
             if not processes.exists(pid):
                 self._known.pop(pid, None)

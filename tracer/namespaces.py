@@ -5,10 +5,14 @@ none of them would be found, so `require_host_pids` refuses instead of showing n
 """
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from porttrace.tracer import processes
 from porttrace.tracer.errors import TargetError, UnsupportedError
@@ -18,6 +22,7 @@ _HOST_PIDS = 0xEFFFFFFC
 _NAMED = Path("/run/netns")  # where `ip netns add` keeps them
 _NS_GET_NSTYPE = 0xB703  # ioctl of <linux/nsfs.h>
 _CLONE_NEWNET = 0x40000000
+_T = TypeVar("_T")
 
 NO_HOST_PIDS = (
     "porttrace runs in a pid namespace of its own, where processes have other numbers than the "
@@ -80,3 +85,20 @@ def _netns_number(path: Path) -> int:
 def pids_in_netns(number: int) -> frozenset[int]:
     """Return the processes that are in network namespace `number` (inode) now."""
     return frozenset(pid for pid in processes.all_pids() if processes.netns(pid) == number)
+
+
+def inside(handle: int, work: Callable[[], _T]) -> _T:
+    """Run `work` in the network namespace that the descriptor `handle` stands for.
+
+    It runs in a thread of its own: setns(2) changes the calling thread only, so nothing else of
+    us moves. Raises OSError when the namespace cannot be entered, and what `work` raises.
+    """
+
+    def enter() -> _T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.setns(handle, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return work()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(enter).result()

@@ -4,19 +4,17 @@ With `links` one of the two modules that import pyroute2.
 """
 
 import contextlib
-import ctypes
 import os
 import socket
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.namespaces import inside
 
 _SYN_SENT = 2
-_CLONE_NEWNET = 0x40000000
 _T = TypeVar("_T")
 
 
@@ -95,21 +93,13 @@ def owners(inodes: set[int], pids: frozenset[int]) -> dict[int, int]:
 def inside_netns(pid: int, work: Callable[[], _T]) -> _T:
     """Run `work` in the network namespace of `pid`, in a thread of its own.
 
-    setns(2) changes the calling thread only, so nothing else of us moves.
+    Raises PorttraceError when that cannot be entered.
     """
-
-    def enter() -> _T:
+    try:
         with open(f"/proc/{pid}/ns/net", "rb") as handle:
-            libc = ctypes.CDLL(None, use_errno=True)
-            if libc.setns(handle.fileno(), _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return work()
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        try:
-            return thread.submit(enter).result()
-        except OSError as error:
-            raise PorttraceError(
-                f"cannot enter the network namespace of process {pid}: {error.strerror}",
-                "is the process still there? 'porttrace doctor' shows what may be missing",
-            ) from None
+            return inside(handle.fileno(), work)
+    except OSError as error:
+        raise PorttraceError(
+            f"cannot enter the network namespace of process {pid}: {error.strerror}",
+            "is the process still there? 'porttrace doctor' shows what may be missing",
+        ) from None

@@ -9,14 +9,13 @@ import contextlib
 import ctypes
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable
+
+from porttrace.tracer import namespaces
 
 MAX_NAMESPACES = 64
 """Every packet of a watched namespace passes the filter: a host of a thousand must not pay."""
 
-_CLONE_NEWNET = 0x40000000
 _SO_ATTACH_BPF = 50
 _ETH_P_ALL = 0x0003
 _ANY_DEVICE = 0
@@ -58,7 +57,7 @@ class Wire:
             self._lack(f"the wire of more than {MAX_NAMESPACES} network namespaces is not seen")
             return None
         try:
-            self._sockets[number] = _in_namespace(handle, self._open)
+            self._sockets[number] = namespaces.inside(handle, self._open)
         except OSError as error:
             self._lack(f"the wire of a network namespace is not seen: {error.strerror}")
             return None
@@ -106,29 +105,6 @@ class _LinkAddress(ctypes.Structure):
         ("device", ctypes.c_int32),
         ("rest", ctypes.c_uint8 * 12),
     )
-
-
-def _in_namespace(handle: int, make: Callable[[], socket.socket]) -> socket.socket:
-    # A thread of its own enters and ends there: no other thread ever leaves its namespace.
-    made: list[socket.socket] = []
-    failed: list[OSError] = []
-
-    def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        try:
-            if libc.setns(handle, _CLONE_NEWNET):
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number))
-            made.append(make())
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=enter, name="porttrace-wire")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return made[0]
 
 
 def drop_reasons(text: str) -> dict[int, str]:

@@ -15,8 +15,7 @@ from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings import paced_wording as wording
 from porttrace.analysis.findings.paced_wording import Dropped
 from porttrace.analysis.findings.parties import NAMED, party, suspects
-from porttrace.analysis.groups import Place, stand_at
-from porttrace.analysis.holds import ON_THE_WAY
+from porttrace.analysis.groups import Place, kernel_places, stand_at
 from porttrace.analysis.model import Attempts, Finding, Outcome, Party, Trace
 from porttrace.analysis.pace import Pace, paces
 from porttrace.analysis.pairs import parts_by_key
@@ -41,24 +40,15 @@ def paced_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
         (finding.place, pid)
         for finding in found
         if finding.rule == "serialized-connects"
-        for pid in _pids(finding)
+        for pid in finding.pids()
     }
     held = [
         _of_held(trace, at, pace)
-        for at in (stand_at(trace, place) for place in _places(trace))
+        for at in (stand_at(trace, place) for place in kernel_places(trace))
         for pace in _held_groups(at)
         if not any((at.name, pid) in explained for pid in _pids_of(trace, pace.rows))
     ]
     return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace)]
-
-
-def _places(trace: Trace) -> tuple[str, ...]:
-    return ("gate", "connect", *(ON_THE_WAY if trace.columns["watched"].any() else ()))
-
-
-def _pids(finding: Finding) -> list[int]:
-    pids = finding.subject.get("pids", ())
-    return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
 
 
 def _pids_of(trace: Trace, rows: Ints) -> list[int]:

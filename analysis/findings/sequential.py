@@ -39,7 +39,7 @@ def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]
     if not trace.gates_seen:
         return []
     throttled = {
-        pid for finding in found if finding.rule == "serialized-connects" for pid in _pids(finding)
+        pid for finding in found if finding.rule == "serialized-connects" for pid in finding.pids()
     }
     highest = highest_demand(trace.columns, "process", trace.end_ns)
     slow = resolved_ns(trace.columns, trace.end_ns) - start_ns(trace.columns) >= _SLOW_NS
@@ -48,11 +48,6 @@ def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]
     processes = zip(*parts_by_key(trace.columns["pid"]), strict=True) if alone else ()
     of_alone = [(pid, rows) for pid, rows in processes if pid in alone]
     return [finding for pid, rows in of_alone for finding in _of_process(trace, pid, rows)]
-
-
-def _pids(finding: Finding) -> list[int]:
-    pids = finding.subject.get("pids", ())
-    return [int(pid) for pid in pids] if isinstance(pids, list | tuple) else []
 
 
 def _of_process(trace: Trace, pid: int, rows: Ints) -> list[Finding]:

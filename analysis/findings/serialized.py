@@ -12,8 +12,7 @@ import numpy as np
 from porttrace.analysis.findings import wording
 from porttrace.analysis.findings.alternatives import Case, alternatives
 from porttrace.analysis.findings.parties import blockers, suspects, victims
-from porttrace.analysis.groups import LONG_NS, Group, stand_at
-from porttrace.analysis.holds import ON_THE_WAY
+from porttrace.analysis.groups import LONG_NS, Group, kernel_places, stand_at
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
@@ -39,8 +38,7 @@ def throttled_cases(trace: Trace) -> list[Case]:
 # Nothing that is found in user space counts without such a library: then there is no need to look.
 def _places(trace: Trace) -> tuple[str, ...]:
     known = any(process.preloads for process in trace.processes.values())
-    seen = bool(trace.columns["watched"].any())
-    return ("gate", "connect", *(ON_THE_WAY if seen else ()), *(("user",) if known else ()))
+    return (*kernel_places(trace), *(("user",) if known else ()))
 
 
 def _pids(case: Case) -> list[int]:
@@ -82,6 +80,7 @@ def _finding(case: Case) -> Finding:
     sure = confidence(case)
     group, place = case.group, case.place
     total = int(group.queue.hold.lengths()[group.queue.held()].sum())
+    stack = _stack(case)
     behind, ahead = victims(case.trace, group), blockers(case.trace, group)
     return Finding(
         rule=RULE,
@@ -93,11 +92,11 @@ def _finding(case: Case) -> Finding:
         slots=group.verdict.slots,
         place=place,
         mechanism=group.verdict.mechanism,
-        evidence=_evidence(case, total, sure),
+        evidence=_evidence(case, total, sure, stack),
         hypotheses=alternatives(case),
         victims=behind,
         blockers=ahead,
-        suspects=suspects(case.trace, _pids(case), place, _stack(case)),
+        suspects=suspects(case.trace, _pids(case), place, stack),
         advice=wording.advice(case, behind, ahead),
     )
 
@@ -117,7 +116,7 @@ def _stack(case: Case) -> tuple[str, ...]:
     return held_in(held, case.place, case.trace.stacks)
 
 
-def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
+def _evidence(case: Case, total_ns: int, sure: float, stack: tuple[str, ...]) -> dict[str, object]:
     verdict, scopes = case.group.verdict, compare(case.at, case.group)
     return {
         "held": verdict.held,
@@ -130,7 +129,7 @@ def _evidence(case: Case, total_ns: int, sure: float) -> dict[str, object]:
         "cap_exceeded": verdict.cap_exceeded,
         "epsilon_ms": verdict.epsilon_ns / 1e6,
         "total_held_s": total_ns / 1e9,
-        "stack": list(_stack(case)),
+        "stack": list(stack),
         "not_looked": [f"{each.what}: {each.reason}" for each in case.trace.not_looked],
         "scopes": [result.row() for result in scopes],
         "settle": wording.settle(case, sure, scopes),

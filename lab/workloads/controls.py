@@ -21,10 +21,10 @@ from collections.abc import Callable
 from porttrace.lab.workloads.truth import (
     Destination,
     Report,
-    add_ends_options,
     call_thread,
     connect,
     drop,
+    modes_parser,
     run_all,
     spawn,
 )
@@ -128,14 +128,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="controls",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("mode", choices=sorted(_MODES))
-    add_ends_options(parser, dead_time_s=2.0)
-    parser.add_argument("--threads", type=int, default=8, metavar="T")
+    parser = modes_parser("controls", __doc__, _MODES, threads=8)
     parser.add_argument("--connects", type=int, default=3, metavar="N", help="rounds per thread")
     return parser
 

@@ -33,10 +33,10 @@ from porttrace.lab.workloads.truth import (
     Attempt,
     Destination,
     Report,
-    add_ends_options,
     call_thread,
     connect,
     drop,
+    modes_parser,
     run_all,
     spawn,
 )
@@ -207,14 +207,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="habits",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("mode", choices=sorted(_MODES))
-    add_ends_options(parser, dead_time_s=2.0)
-    parser.add_argument("--threads", type=int, default=6, metavar="T")
+    parser = modes_parser("habits", __doc__, _MODES, threads=6)
     parser.add_argument("--connects", type=int, default=5, metavar="N", help="per thread")
     parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="mean, in between")
     parser.add_argument("--seed", type=int, default=1)

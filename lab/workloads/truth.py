@@ -19,7 +19,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -123,6 +123,21 @@ def add_truth_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truth", metavar="FILE", help="write the JSON lines here and plain words to stdout"
     )
+
+
+def modes_parser(
+    prog: str, description: str | None, modes: Iterable[str], threads: int
+) -> argparse.ArgumentParser:
+    """Return the parser of a workload that is one of several programs, by its first word."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("mode", choices=sorted(modes))
+    add_ends_options(parser, dead_time_s=2.0)
+    parser.add_argument("--threads", type=int, default=threads, metavar="T")
+    return parser
 
 
 def add_ends_options(parser: argparse.ArgumentParser, dead_time_s: float) -> None:
