@@ -12,7 +12,7 @@ from kernel.modes_workload import ways_here
 from kernel.random_workload import Step, plan
 from porttrace.tracer.hooks import MODES
 from porttrace.tracer.modes import why_not
-from tracing import read, run, trace
+from tracing import read, run, trace, trace_whole
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
@@ -51,7 +51,7 @@ def test_every_way_gives_the_same_table(mode: str, ways: list[str]) -> None:
         return
     # WHEN a known workload is traced in it
     command = ["unshare", "--net", sys.executable, str(HERE / "modes_workload.py"), *ways]
-    traced = trace(command, "--mode", mode, timeout_s=240)
+    traced = trace_whole(command, "--mode", mode, timeout_s=240)
     # THEN the table is the one that every mode of every kernel gives
     assert traced.code == 0, traced.notes
     assert traced.report["trace"]["mode"] == mode
@@ -66,7 +66,7 @@ def test_a_random_workload_gives_the_same_table(mode: str) -> None:
         return  # shown above to be refused
     # GIVEN threads that connect at random, by a seed that is the same everywhere
     module = ["env", f"PYTHONPATH={HERE.parent}", sys.executable, "-m", "kernel.random_workload"]
-    traced = trace(["unshare", "--net", *module], "--mode", mode, timeout_s=240)
+    traced = trace_whole(["unshare", "--net", *module], "--mode", mode, timeout_s=240)
     # THEN each thread has made the attempts that the seed says, in their order
     assert traced.code == 0, traced.notes
     seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name in plan()}
