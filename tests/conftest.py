@@ -10,15 +10,16 @@ leave them out unnoticed.
 
 import functools
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from porttrace.tracer import features
 from porttrace.tracer.errors import PorttraceError
 
-_TESTS = Path(__file__).parent
+_TRACE_OR_TIME = ("bench", "kernel", "lab", "tracer")
 
 # No example database: the checkout may be root's or another user's. No deadline:
 # a machine under load is no fault.
@@ -30,9 +31,16 @@ settings.load_profile("porttrace")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_is_kernel_test)
-    for item in items:
-        group = "apart" if _touches_no_kernel(item) else "here"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+class _TwoSides(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        # tests/kernel/test_wire.py::test_...
+        return "here" if nodeid.split("/")[1] in _TRACE_OR_TIME else "apart"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _TwoSides:
+    return _TwoSides(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of the test
@@ -47,11 +55,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _is_kernel_test(item: pytest.Item) -> bool:
     return item.get_closest_marker("kernel") is not None
-
-
-def _touches_no_kernel(item: pytest.Item) -> bool:
-    folder = item.path.relative_to(_TESTS).parts[0]
-    return not _is_kernel_test(item) and folder not in ("bench", "kernel", "lab", "tracer")
 
 
 @functools.cache
