@@ -125,7 +125,8 @@ class _Loop:
     ) -> None:
         self._session, self._printer, self._recorder = session, printer, recorder
         self._look, self._diagnose = Pace(0.25), Pace(1.0)
-        self._announced: dict[tuple[str, ...], str] = {}
+        self._announced: dict[tuple[str, ...], Finding] = {}
+        self._fallen: set[tuple[str, ...]] = set()  # announced, and not found the last time
         self._shown_s: dict[tuple[int, ...], int] = {}
 
     def turn(self, live_trace: LiveTrace) -> None:
@@ -138,6 +139,7 @@ class _Loop:
         self._take(live_trace.finish())
         trace = self._session.trace(time.monotonic_ns())
         findings = diagnose(trace)
+        self._take_back(self._missing(findings))
         self._printer.end(trace, findings)
         if self._recorder:
             from porttrace.tracer.recorder import end
@@ -175,8 +177,26 @@ class _Loop:
         return steps[key] > self._shown_s.get(key, 0)
 
     def _announce(self) -> None:
-        for finding in self._session.diagnose():
-            key = (finding.rule, finding.place, finding.scope, str(sorted(finding.subject.items())))
-            if self._announced.get(key) not in (level(finding), "firm"):
-                self._announced[key] = level(finding)
+        findings = self._session.diagnose()
+        for finding in findings:
+            known = self._announced.get(_about(finding))
+            if known is None or level(known) not in (level(finding), "firm"):
+                self._announced[_about(finding)] = finding
                 self._printer.finding(finding)
+        # Twice in a row: at the border of "likely" one round says little.
+        missing = self._missing(findings)
+        self._take_back(missing & self._fallen)
+        self._fallen = missing
+
+    def _missing(self, findings: Sequence[Finding]) -> set[tuple[str, ...]]:
+        return self._announced.keys() - {_about(finding) for finding in findings}
+
+    # Nobody shall act on what was said and no longer holds.
+    def _take_back(self, keys: set[tuple[str, ...]]) -> None:
+        for key in sorted(keys):
+            self._printer.withdrawn(self._announced.pop(key))
+
+
+def _about(finding: Finding) -> tuple[str, ...]:
+    subject = str(sorted(finding.subject.items()))
+    return finding.rule, finding.place, finding.scope, subject

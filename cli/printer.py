@@ -23,6 +23,7 @@ class Printer(Protocol):
     def attempts(self, rows: Attempts) -> None: ...
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None: ...
     def finding(self, finding: Finding) -> None: ...
+    def withdrawn(self, finding: Finding) -> None: ...
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
 
 
@@ -74,6 +75,10 @@ class TextPrinter:
         """Announce a finding while the trace goes on."""
         print(f"\n{text.finding_headline(finding)}\n", flush=True)
 
+    def withdrawn(self, finding: Finding) -> None:
+        """Take back what was announced: with more of the trace it does not hold."""
+        print(f"\n{text.withdrawal(finding)}\n", flush=True)
+
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
         """Print the summary."""
         print(f"\n{text.ending(trace, findings)}", flush=True)
@@ -109,6 +114,11 @@ class JsonPrinter:
     def finding(self, finding: Finding) -> None:
         """Print a finding as soon as it firms up."""
         self._line("finding", report.finding_json(finding))
+        sys.stdout.flush()
+
+    def withdrawn(self, finding: Finding) -> None:
+        """Take back what was announced: with more of the trace it does not hold."""
+        self._line("withdrawn", report.finding_json(finding))
         sys.stdout.flush()
 
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None:

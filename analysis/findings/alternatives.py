@@ -100,7 +100,27 @@ def _destination(case: Case) -> Hypothesis:
     if case.place == "ingress":
         why = f"the destination had answered already while they were held: {numbers}"
         return Hypothesis(name, "refuted", why)
+    free = _quick_when_free(case, keys)
+    several = len(np.unique(keys[victims]))
+    if several > 1 and free:
+        why = (
+            f"{several} destinations were held together, each of which answers in {free} when free"
+        )
+        return Hypothesis(name, "refuted", f"{why}: {numbers}")
     return Hypothesis(name, "open", f"all went where those in front of them went: {numbers}")
+
+
+# How long at most the destinations of the victims take for those that nobody held, "" where one is
+# not known to be quick.
+def _quick_when_free(case: Case, keys: Ints) -> str:
+    queue = case.group.queue
+    held, served = queue.held(), queue.service.lengths()
+    answered = np.isin(case.attempts()["outcome"], (Outcome.established, Outcome.refused))
+    free = ~held & answered & queue.service.closed
+    free &= served * 5 <= float(np.median(queue.hold.lengths()[held]))
+    if not np.isin(keys[held], keys[free]).all():
+        return ""
+    return names.duration(float(served[free].max()))
 
 
 def _dns(case: Case) -> Hypothesis:

@@ -21,6 +21,7 @@ from porttrace.analysis.denials import (
     denials,
     denied_at_once,
 )
+from porttrace.analysis.findings import counted
 from porttrace.analysis.findings import limited_wording as wording
 from porttrace.analysis.findings.parties import NAMED, party, suspects
 from porttrace.analysis.model import Attempts, Finding, Hypothesis, Party, Trace
@@ -150,6 +151,8 @@ def _finding(limit: Limit) -> Finding:
         subject["key"] = wording.destination_of(limit.denied[0])
     if len(pids) == 1:
         subject["pid"] = pids[0]
+    scopes = _scopes(limit)
+    others = counted.rivals(found.scope, scopes)
     return Finding(
         rule=RULE,
         severity="critical" if number >= _CRITICAL else "warning",
@@ -160,12 +163,12 @@ def _finding(limit: Limit) -> Finding:
         slots=found.slots,
         place=limit.place,
         mechanism="deny",
-        evidence=_evidence(limit),
+        evidence=_evidence(limit, scopes, others),
         hypotheses=_hypotheses(limit),
         victims=tuple(_victim(limit, int(row)) for row in limit.denied_rows()[:NAMED]),
         blockers=ahead,
         suspects=suspects(limit.trace, pids, limit.place or "egress"),
-        advice=wording.advice(found, limit.denied, limit.place),
+        advice=wording.advice(found, limit.denied, limit.place, others, ahead),
     )
 
 
@@ -188,7 +191,9 @@ def _blockers(limit: Limit) -> tuple[Party, ...]:
     return tuple(party(trace, int(rows[i]), int(over[i] - begun[i])) for i in order if met[i] > 0)
 
 
-def _evidence(limit: Limit) -> dict[str, object]:
+def _evidence(
+    limit: Limit, scopes: list[dict[str, object]], others: tuple[str, ...]
+) -> dict[str, object]:
     found = limit.found
     return {
         "denied": len(limit.denied),
@@ -204,8 +209,8 @@ def _evidence(limit: Limit) -> dict[str, object]:
         "p_value": found.p_value,
         "per_time_fit": found.window_fit,
         "destinations": limit.destinations(),
-        "scopes": _scopes(limit),
-        "settle": wording.settle(limit.place, found),
+        "scopes": scopes,
+        "settle": wording.settle(limit.place, found, others),
     }
 
 

@@ -1,11 +1,13 @@
 """The sentences of a `limited-connects` finding, for a person on call at night."""
 
 import errno as numbers
+from collections.abc import Sequence
 
 import numpy as np
 
 from porttrace.analysis import names
 from porttrace.analysis.denials import Denial
+from porttrace.analysis.findings import counted
 from porttrace.analysis.findings.alternatives import by_chance
 from porttrace.analysis.model import Attempts, Hypothesis, Outcome, Party, Trace
 
@@ -50,7 +52,8 @@ def summary(
     """Return who is limited, what fails while what is open, and that it passes otherwise."""
     may = "may have" if sure >= 0.8 else "may, it seems, have"
     slots = names.count(found.slots, "TCP connect attempt")
-    head = f"{_who(trace, found, denied)} {may} only {slots} open at a time; more are denied."
+    who = counted.who(trace, found.scope, found.key, denied)
+    head = f"{who} {may} only {slots} open at a time; more are denied."
     number = names.count(len(denied), "attempt")
     failed = (
         f"{number} ({names.destination(denied[-1])} last) failed at once with"
@@ -65,40 +68,51 @@ def _full(slots: int) -> str:
     return "another one was open" if slots == 1 else f"{slots} others were open"
 
 
-def _who(trace: Trace, found: Denial, denied: Attempts) -> str:
-    first = denied[0]
-    process = names.process(trace, int(first["pid"]))
-    number = len(np.unique(denied["pid"]))
-    pids = "1 process" if number == 1 else f"{number} processes"
-    known = trace.processes.get(int(first["pid"]))
-    return {
-        "process": f"Process {process}",
-        "thread": f"Thread {names.comm(first)} (tid {found.key}) of {process}",
-        "user": f"User {(known and known.user) or ''} (uid {found.key})".replace("  ", " "),
-        "cgroup": f"Control group {(known and known.cgroup) or found.key}",
-        "netns": f"Network namespace {found.key}",
-        "host": f"This host, with {pids} here,",
-        "destination": f"Towards {names.destination(first)} this host, with {pids} here,",
-    }[found.scope]
+def advice(
+    found: Denial,
+    denied: Attempts,
+    place: str,
+    others: Sequence[str],
+    blockers: tuple[Party, ...],
+) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure.
 
-
-def advice(found: Denial, denied: Attempts, place: str) -> tuple[str, ...]:
-    """Return what to do: first what helps at once, then the cure."""
-    to = names.destination(denied[-1])
-    where = {
-        "gate": "a seccomp supervisor or filter (see the suspects)",
-        "connect": "a BPF program on the control group, a security module, or a kernel module",
-    }.get(place, "a packet filter rule with a connection limit (nft list ruleset | grep -i count)")
+    `others` are the scopes that fit as well as that of `found`.
+    """
+    pid = int(denied["pid"][-1])
+    limit = f"(now {found.slots} {counted.per(found.scope, others)})"
+    rules = f"'{names.ruleset(pid)}' shows 'ct count'"
+    whose = {
+        "gate": "Find the product of the seccomp supervisor or filter among what can interpose",
+        "connect": "Find whose BPF program at the control group, security module or kernel module"
+        " it is, among what can interpose",
+        "egress": f"Look for a packet filter rule that counts connections: {rules}",
+        "network": "Ask who runs the firewall or gateway on the way, or the server",
+    }.get(place, f"Look for a packet filter rule that counts connections, here ({rules}) or beyond")
     return (
-        f"Retry {error_name(found.errno)} after a moment instead of failing, and connect at most"
-        f" {found.slots} at a time: what is refused now passes when another attempt is over.",
-        f"For good: find what counts connect attempts here, likely {where}, and raise its limit"
-        f" (now {found.slots} per {found.scope}).",
-        f"Pool the connections to {to}: an open connection needs no permission.",
+        _free_the_slot(found, blockers),
+        f"For good: {whose[0].lower()}{whose[1:]}, and have its limit raised {limit}.",
+        f"Pool the connections to {names.destination(denied[-1])}: an open connection needs no"
+        " permission.",
     )
 
 
-def settle(place: str, found: Denial) -> str:
+def _free_the_slot(found: Denial, blockers: tuple[Party, ...]) -> str:
+    error = error_name(found.errno)
+    retry = (
+        f"Retry {error} after a moment instead of failing, and connect at most {found.slots} at a"
+        " time: what is denied now passes when another attempt is over."
+    )
+    dead = [each for each in blockers if each.outcome != Outcome.established.name]
+    if not dead:
+        return retry
+    return (
+        f"Keep the {'slot' if found.slots == 1 else 'slots'} free of {dead[0].destination}: stop"
+        f" that client (thread {dead[0].comm}) or shorten its connect timeout. {retry}"
+    )
+
+
+def settle(place: str, found: Denial, others: Sequence[str]) -> str:
     """Return what one more run would settle."""
     if not place:
         return (
@@ -110,7 +124,7 @@ def settle(place: str, found: Denial) -> str:
             "Whether slots or a rate: keep one attempt to a dead address open and try others"
             " slowly, one every few seconds. A limit per time lets them pass."
         )
-    return "Nothing: slots, place and scope are settled by this trace."
+    return counted.settle(found.scope, others) or counted.SETTLED
 
 
 def hypotheses(

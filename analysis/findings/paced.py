@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import bucket as buckets
+from porttrace.analysis import names
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
+from porttrace.analysis.findings import counted
 from porttrace.analysis.findings import paced_wording as wording
 from porttrace.analysis.findings.paced_wording import Dropped
 from porttrace.analysis.findings.parties import NAMED, party, suspects
@@ -85,6 +87,8 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
     sure = sure if lone else min(sure, 0.7)
     total_s = float(waits.sum()) / 1e9
     pids = _pids_of(trace, rows)
+    scopes = counted.alike(trace, pace.scope, rows)
+    others = counted.rivals(pace.scope, scopes)
     return Finding(
         rule=RULE,
         severity="critical" if total_s >= _CRITICAL_S else "warning",
@@ -105,25 +109,28 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
             "idle_passed": pace.idle_passed,
             "p_value": pace.p_value,
             "total_held_s": total_s,
-            "settle": wording.settle_held(lone),
+            "scopes": scopes,
+            "settle": wording.settle_held(lone, pace.scope, others),
         },
         hypotheses=wording.held_hypotheses(trace, pace, lone),
         victims=_victims(trace, rows, waits),
         suspects=suspects(trace, pids, at.name),
-        advice=wording.held_advice(pace, names_to(trace, rows)),
+        advice=wording.held_advice(pace, at.name, most_to(trace, rows), others, pids[0]),
     )
 
 
-def names_to(trace: Trace, rows: Ints) -> str:
-    """Return the destination of the first of these attempts."""
-    return wording.destination_of(trace.attempts[rows[0]])
+def most_to(trace: Trace, rows: Ints) -> str:
+    """Return the destination that most of these attempts went to."""
+    keys = scope_keys(take(trace.attempts, rows), "destination")
+    _, first, number = np.unique(keys, return_index=True, return_counts=True)
+    return names.destination(trace.attempts[rows[first[np.argmax(number)]]])
 
 
 def _subject(trace: Trace, scope: str, key: int, rows: Ints) -> dict[str, object]:
     pids = _pids_of(trace, rows)
     subject: dict[str, object] = {"scope": scope, "key": key, "pids": pids}
     if scope == "destination":
-        subject["key"] = names_to(trace, rows)
+        subject["key"] = most_to(trace, rows)
     if len(pids) == 1:
         subject["pid"] = pids[0]
     return subject
@@ -217,6 +224,9 @@ def _of_dropped(trace: Trace, dropped: Dropped) -> Finding:
     sure = _confidence(trace, dropped.rows, dropped.found.p_value)
     sure = sure if several else min(sure, 0.75)
     total_s, place = float(waits.sum()) / 1e9, _place(trace, mine[again])
+    pids = _pids_of(trace, rows)
+    scopes = counted.alike(trace, dropped.scope, dropped.rows)
+    others = counted.rivals(dropped.scope, scopes)
     return Finding(
         rule=RULE,
         severity="critical" if total_s >= _CRITICAL_S else "warning",
@@ -237,12 +247,13 @@ def _of_dropped(trace: Trace, dropped: Dropped) -> Finding:
             "open_fit": dropped.found.open_fit,
             "p_value": dropped.found.p_value,
             "total_late_s": total_s,
-            "settle": wording.settle_dropped(place),
+            "scopes": scopes,
+            "settle": wording.settle_dropped(place, dropped.scope, others),
         },
         hypotheses=wording.dropped_hypotheses(trace, dropped.found, several),
         victims=_victims(trace, rows, waits),
-        suspects=suspects(trace, _pids_of(trace, rows), place or "egress"),
-        advice=wording.dropped_advice(dropped.found, place, names_to(trace, rows)),
+        suspects=suspects(trace, pids, place or "egress"),
+        advice=wording.dropped_advice(dropped, place, most_to(trace, rows), others, pids[0]),
     )
 
 

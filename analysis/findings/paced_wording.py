@@ -1,5 +1,6 @@
 """The sentences of a `paced-connects` finding, for a person on call at night."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +8,14 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.bucket import Bucket
 from porttrace.analysis.concurrency import Ints
+from porttrace.analysis.findings import counted
 from porttrace.analysis.findings.alternatives import by_chance
 from porttrace.analysis.findings.wording import STOPPED
 from porttrace.analysis.model import Hypothesis, Trace
 from porttrace.analysis.pace import Pace
+from porttrace.analysis.rows import take
+
+_SETTLED = "Nothing: rate, place and scope are settled by this trace."
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,6 @@ def destination_of(attempt: np.void) -> str:
     return names.destination(attempt)
 
 
-def _who(trace: Trace, scope: str, key: int, rows: Ints) -> str:
-    first = trace.attempts[rows[0]]
-    process = names.process(trace, int(first["pid"]))
-    known = trace.processes.get(int(first["pid"]))
-    return {
-        "process": f"Process {process}",
-        "thread": f"Thread {names.comm(first)} (tid {key}) of {process}",
-        "user": f"User {(known and known.user) or ''} (uid {key})".replace("  ", " "),
-        "cgroup": f"Control group {(known and known.cgroup) or key}",
-        "netns": f"Network namespace {key}",
-        "host": "This host",
-        "destination": f"Towards {names.destination(first)} this host",
-    }[scope]
-
-
 def _rate(per_s: float) -> str:
     if per_s >= 1:
         return f"{per_s:.2g} connects a second" if per_s < 100 else f"{per_s:.0f} connects a second"
@@ -55,8 +45,9 @@ def held_summary(trace: Trace, pace: Pace, place: str, sure: float, waits: Ints)
     rows = pace.rows[pace.held]
     worst = trace.attempts[rows[int(np.argmax(waits))]]
     get = "gets" if sure >= 0.8 else "gets, it seems,"
+    who = counted.who(trace, pace.scope, pace.key, take(trace.attempts, rows))
     return (
-        f"{_who(trace, pace.scope, pace.key, rows)} {get} at most {_rate(1e9 / pace.gap_ns)}"
+        f"{who} {get} at most {_rate(1e9 / pace.gap_ns)}"
         f"{_burst(pace.burst)}, whatever else ends: {names.count(len(rows), 'connect')}"
         f" {'was' if len(rows) == 1 else 'were'} {STOPPED[place]} and let go"
         f" {names.duration(pace.gap_ns)} apart; the worst, to {names.destination(worst)}, waited"
@@ -97,20 +88,28 @@ def _loss(trace: Trace) -> Hypothesis:
     return Hypothesis("lost events", "open", f"{names.count(lost, 'event')} lost")
 
 
-def settle_held(lone: bool) -> str:
-    """Return what one more run would settle."""
+def settle_held(lone: bool, scope: str, others: Sequence[str]) -> str:
+    """Return what one more run would settle; `others` are the scopes that fit as well."""
     if lone:
-        return "Nothing: rate, place and scope are settled by this trace."
+        return counted.settle(scope, others) or _SETTLED
     return "A rate or a slow supervisor: trace single connects with rests between them, too."
 
 
-def held_advice(pace: Pace, to: str) -> tuple[str, ...]:
-    """Return what to do: first what helps at once, then the cure."""
-    rate = _rate(1e9 / pace.gap_ns)
+def held_advice(
+    pace: Pace, place: str, to: str, others: Sequence[str], pid: int
+) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure. `to`: where most of them went."""
+    limit = f"(now {_rate(1e9 / pace.gap_ns)} {counted.per(pace.scope, others)})"
+    queue = f"look for queue and limit in '{names.ruleset(pid)}' and find who reads the queue"
+    whose = {
+        "gate": "find the product of the supervisor that answers its system calls",
+        "egress": queue,
+        "ingress": queue,
+        "network": "ask who runs the firewall or gateway on the way",
+    }.get(place, "find whose function, BPF program or module it is, among what can interpose")
     return (
-        f"Connect less often: pool the connections to {to}; an open connection needs no token.",
-        f"For good: find the tool among the suspects and raise its limit (now {rate} per"
-        f" {pace.scope}), or have this program exempted.",
+        f"Connect less often: pool the connections to {to}, so that most requests open none.",
+        f"For good: {whose}, and have its rate raised {limit}, or this program exempted.",
         "Mind restarts: every pool then reconnects at this rate.",
     )
 
@@ -120,8 +119,9 @@ def dropped_summary(trace: Trace, dropped: Dropped, rows: Ints, waits: Ints, sur
     worst = trace.attempts[rows[int(np.argmax(waits))]]
     get = "gets" if sure >= 0.8 else "gets, it seems,"
     found = dropped.found
+    who = counted.who(trace, dropped.scope, dropped.key, take(trace.attempts, rows))
     return (
-        f"{_who(trace, dropped.scope, dropped.key, rows)} {get} at most {_rate(found.rate)}"
+        f"{who} {get} at most {_rate(found.rate)}"
         f"{_burst(found.burst)}; SYNs beyond that are dropped and pass when they are sent again:"
         f" {names.count(len(rows), 'connect')} answered late, the worst, to"
         f" {names.destination(worst)}, by {names.duration(int(waits.max()))}."
@@ -146,20 +146,23 @@ def dropped_hypotheses(trace: Trace, found: Bucket, several: bool) -> tuple[Hypo
     )
 
 
-def settle_dropped(place: str) -> str:
-    """Return what one more run would settle."""
+def settle_dropped(place: str, scope: str, others: Sequence[str]) -> str:
+    """Return what one more run would settle; `others` are the scopes that fit as well."""
     if place:
-        return "Nothing: rate, place and scope are settled by this trace."
+        return counted.settle(scope, others) or _SETTLED
     return "Whether the SYNs leave this host: trace once more with the wire probe."
 
 
-def dropped_advice(found: Bucket, place: str, to: str) -> tuple[str, ...]:
-    """Return what to do: first what helps at once, then the cure."""
-    here = "a rule of this host (nft list ruleset | grep limit)"
+def dropped_advice(
+    dropped: Dropped, place: str, to: str, others: Sequence[str], pid: int
+) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure. `to`: where most of them went."""
+    here = f"a rule of this host ('{names.ruleset(pid)}' shows 'limit rate')"
     there = "a firewall on the way, or at the other end"
     where = {"egress": here, "network": there}.get(place, f"{here}, or {there}")
+    limit = f"(now {_rate(dropped.found.rate)} {counted.per(dropped.scope, others)})"
     return (
         f"Connect less often: pool the connections to {to}; spread what comes in bursts of more"
-        f" than {found.burst}.",
-        f"For good: look for a limit per time in {where}, and raise it (now {_rate(found.rate)}).",
+        f" than {dropped.found.burst}.",
+        f"For good: look for a limit per time in {where}, and have it raised {limit}.",
     )

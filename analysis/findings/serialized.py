@@ -14,8 +14,9 @@ from porttrace.analysis.findings.alternatives import Case, alternatives
 from porttrace.analysis.findings.parties import blockers, suspects, victims
 from porttrace.analysis.groups import LONG_NS, Group, kernel_places, stand_at
 from porttrace.analysis.model import Finding, Trace
-from porttrace.analysis.scope import FIRM_P, compare, throttled_groups
+from porttrace.analysis.scope import FIRM_P, ScopeResult, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
+from porttrace.analysis.suspects import could_hold
 
 RULE = "serialized-connects"
 
@@ -82,6 +83,9 @@ def _finding(case: Case) -> Finding:
     total = int(group.queue.hold.lengths()[group.queue.held()].sum())
     stack = _stack(case)
     behind, ahead = victims(case.trace, group), blockers(case.trace, group)
+    scopes = compare(case.at, group)
+    interposing = suspects(case.trace, _pids(case), place, stack)
+    best = interposing[0] if interposing and could_hold(interposing[0], place, stack) else None
     return Finding(
         rule=RULE,
         severity="critical" if total >= LONG_NS else "warning",
@@ -92,12 +96,12 @@ def _finding(case: Case) -> Finding:
         slots=group.verdict.slots,
         place=place,
         mechanism=group.verdict.mechanism,
-        evidence=_evidence(case, total, sure, stack),
+        evidence=_evidence(case, total, sure, stack, scopes),
         hypotheses=alternatives(case),
         victims=behind,
         blockers=ahead,
-        suspects=suspects(case.trace, _pids(case), place, stack),
-        advice=wording.advice(case, behind, ahead),
+        suspects=interposing,
+        advice=wording.advice(case, behind, ahead, scopes, best),
     )
 
 
@@ -116,8 +120,14 @@ def _stack(case: Case) -> tuple[str, ...]:
     return held_in(held, case.place, case.trace.stacks)
 
 
-def _evidence(case: Case, total_ns: int, sure: float, stack: tuple[str, ...]) -> dict[str, object]:
-    verdict, scopes = case.group.verdict, compare(case.at, case.group)
+def _evidence(
+    case: Case,
+    total_ns: int,
+    sure: float,
+    stack: tuple[str, ...],
+    scopes: tuple[ScopeResult, ...],
+) -> dict[str, object]:
+    verdict = case.group.verdict
     return {
         "held": verdict.held,
         "still_held": verdict.waiting,

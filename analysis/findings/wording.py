@@ -1,10 +1,13 @@
 """The sentences of a `serialized-connects` finding, for a person on call at night."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from porttrace.analysis import names
+from porttrace.analysis.findings import counted
 from porttrace.analysis.findings.alternatives import Case
-from porttrace.analysis.model import Outcome, Party
+from porttrace.analysis.model import Outcome, Party, Suspect
 from porttrace.analysis.scope import ScopeResult
 
 STOPPED = {
@@ -50,28 +53,7 @@ def _not_released(case: Case, victims: tuple[Party, ...], blockers: tuple[Party,
 
 
 def _who(case: Case) -> str:
-    group, trace = case.group, case.trace
-    first = case.attempts()[0]
-    pids = len(np.unique(case.attempts()["pid"]))
-    if group.scope in ("thread", "process"):
-        process = names.process(trace, int(first["pid"]))
-        if group.scope == "process":
-            return f"Process {process}"
-        return f"Thread {names.comm(first)} (tid {group.key}) of {process}"
-    known = trace.processes.get(int(first["pid"]))
-    what = {
-        "user": f"User {(known and known.user) or ''} (uid {group.key})".replace("  ", " "),
-        "cgroup": f"Control group {(known and known.cgroup) or group.key}",
-        "netns": f"Network namespace {group.key}",
-        "host": "This host",
-    }
-    if group.scope == "destination":
-        return f"Towards {destination_of(case)} this host, with {_processes(pids)} here,"
-    return f"{what[group.scope]}, with {_processes(pids)} here,"
-
-
-def _processes(number: int) -> str:
-    return "1 process" if number == 1 else f"{number} processes"
+    return counted.who(case.trace, case.group.scope, case.group.key, case.attempts())
 
 
 def _blocker(case: Case, blockers: tuple[Party, ...]) -> str:
@@ -121,17 +103,29 @@ def _fate(case: Case, worst: Party) -> str:
     return f"waited {waited} and then {_ended(worst.outcome, took)}"
 
 
-def advice(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) -> tuple[str, ...]:
-    """Return what to do: first what helps at once, then the cure."""
+def advice(
+    case: Case,
+    victims: tuple[Party, ...],
+    blockers: tuple[Party, ...],
+    scopes: Sequence[ScopeResult],
+    best: Suspect | None,
+) -> tuple[str, ...]:
+    """Return what to do: first what helps at once, then the cure.
+
+    `best` is the suspect that could well be the one, None where there is none.
+    """
     slots = case.group.verdict.slots
+    others = rivals(case, scopes)
     dead = [b.destination for b in blockers if b.outcome != Outcome.established.name]
     lines = []
     if dead:
+        there = counted.around(case.group.scope, others, case.place)
         lines.append(
-            f"Keep the slot free of {dead[0]}: stop that client or shorten its connect timeout, or"
-            " let it probe the port from outside the throttle before it connects."
+            f"Keep the slot free of {dead[0]}: stop that client or shorten its connect timeout; or"
+            f" test the port first {there}, and connect only when it answers.{_ask(case.place)}"
         )
-    lines.append(_cure(case, slots))
+    limit = f"(now {slots} at a time {counted.per(case.group.scope, others)})"
+    lines.append(_cure(case, limit, best))
     lines.append(
         f"Pool the connections to {victims[0].destination}: an open connection needs no slot."
     )
@@ -142,24 +136,45 @@ def advice(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) 
     return tuple(lines)
 
 
-def _cure(case: Case, slots: int) -> str:
-    limit = f"(now {slots} at a time per {case.group.scope})"
-    if case.place == "network":
-        return (
-            "For good: the SYNs leave this host, so the limit lies behind it. Ask who runs the"
-            " firewall, the gateway or the load balancer on the way for a limit of half-open"
-            f" connections per source {limit}."
-        )
-    return (
-        "For good: find the tool among the suspects and raise its limit of connect attempts"
-        f" {limit}, or have this program exempted."
-    )
+def rivals(case: Case, scopes: Sequence[ScopeResult]) -> tuple[str, ...]:
+    """Return the scopes that fit the holds as well as the one that was chosen."""
+    return counted.rivals(case.group.scope, (result.row() for result in scopes))
+
+
+# Whom to call, where it is not somebody who works on this very process.
+def _ask(place: str) -> str:
+    return {
+        "egress": " What holds the SYNs is the packet filter of this host: call who runs that.",
+        "network": " The limit is not on this host: call who runs the firewall, gateway or load"
+        " balancer on the way.",
+        "ingress": " The answers wait in the packet filter of this host: call who runs that.",
+    }.get(place, "")
+
+
+def _cure(case: Case, limit: str, best: Suspect | None) -> str:
+    pid = int(case.attempts()["pid"][0])
+    raised = f"raise its limit of connect attempts {limit}"
+    known = f", likely that of pid {best.pid}," if best and best.pid else ""
+    return {
+        "user": f"For good: {raised}, of the library that is preloaded{known} or start this"
+        " program without it.",
+        "gate": f"For good: find the product of the supervisor that answers its system calls{known}"
+        f" and {raised}, or have this program exempted.",
+        "connect": "For good: find out whose function, BPF program or module the stack above runs"
+        f" through{known} and {raised}, or have this program exempted.",
+        "egress": f"For good: look for queue, limit and 'ct count' in '{names.ruleset(pid)}', find"
+        f" who put it there or reads the queue{known} and {raised}, or have this program exempted.",
+        "network": "For good: the SYNs leave this host, so the limit lies behind it. Ask for a"
+        f" limit of half-open connections per source, and {raised}. Processes it cannot see: it"
+        " counts addresses.",
+        "ingress": f"For good: look for queue and limit in '{names.ruleset(pid)}', find who put it"
+        f" there or reads the queue{known} and {raised}, or have this program exempted.",
+    }[case.place]
 
 
 def settle(case: Case, sure: float, scopes: tuple[ScopeResult, ...]) -> str:
     """Return what one more run would settle."""
-    rivals = [s.scope for s in scopes if s.verdict in ("same", "explains")]
-    rivals = [scope for scope in rivals if scope != case.group.scope]
+    others = rivals(case, scopes)
     if not case.group.verdict.testable:
         return "Trace on until the first held attempt goes on: right after another ends, or not?"
     if sure < 0.8:
@@ -167,9 +182,4 @@ def settle(case: Case, sure: float, scopes: tuple[ScopeResult, ...]) -> str:
             "Three or more handoffs make it firm: while one attempt to a dead port waits, open"
             " several to a healthy one, and repeat."
         )
-    if rivals:
-        return (
-            f"Whether it counts per {case.group.scope} or per {', '.join(rivals)}: trace all of"
-            " the host while a second process of the same user connects too."
-        )
-    return "Nothing: slots, place and scope are settled by this trace."
+    return counted.settle(case.group.scope, others) or counted.SETTLED

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import names, summary
+from porttrace.analysis.findings.counted import listed, rivals_of
 from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Suspect, Trace
 from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
@@ -175,6 +176,13 @@ def finding_headline(finding: Finding) -> str:
     return f"{_title(finding)}\n" + "\n".join(wrapped(printable(finding.summary), "  "))
 
 
+def withdrawal(finding: Finding) -> str:
+    """Return the lines that take an announced finding back."""
+    what = f"{finding.rule} no longer holds, now that more was seen. It was said:"
+    lines = (*wrapped(what), *wrapped(printable(finding.summary), "  "))
+    return "[TAKEN BACK] " + "\n".join(lines)
+
+
 def _title(finding: Finding) -> str:
     return (
         f"[{finding.severity.upper()}] {finding.rule}: {level(finding)} "
@@ -187,7 +195,7 @@ def finding_text(finding: Finding) -> str:
     sections = [
         finding_headline(finding),
         "\n".join(_measured(finding)),
-        _section("Waited", map(_party, finding.victims[:_SHOWN]), len(finding.victims)),
+        _section(_fate(finding), map(_party, finding.victims[:_SHOWN]), len(finding.victims)),
         _section(
             "In front of them, and for how long",
             map(_party, _main_blockers(finding)),
@@ -202,9 +210,19 @@ def finding_text(finding: Finding) -> str:
         _section(
             "Other explanations", (f"{h.name}: {h.verdict}. {h.why}" for h in finding.hypotheses)
         ),
+        _section("To settle what is open", _settle(finding)),
         _section("What to do", finding.advice),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def _fate(finding: Finding) -> str:
+    return "Denied, and after how long" if finding.mechanism == "deny" else "Waited"
+
+
+def _settle(finding: Finding) -> list[str]:
+    told = str(finding.evidence.get("settle", ""))
+    return [told] if told and not told.startswith("Nothing") else []
 
 
 def _main_blockers(finding: Finding) -> list[Party]:
@@ -223,6 +241,9 @@ def _measured(finding: Finding) -> Iterator[str]:
     known = [f"{name} {value}" for name, value in facts if value]
     if known:
         yield "  " + ", ".join(known)
+    others = rivals_of(finding)
+    if others:
+        yield from wrapped(f"scope {finding.scope}, or {listed(others)}: not told apart here", "  ")
     stack = finding.evidence.get("stack")
     if isinstance(stack, list) and stack:
         yield from wrapped(printable("held in the kernel in " + ", called by ".join(stack)), "  ")

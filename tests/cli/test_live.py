@@ -160,6 +160,7 @@ class Told:
     def __init__(self) -> None:
         self.waiting: list[tuple[int, float]] = []
         self.findings: list[tuple[str, float]] = []
+        self.withdrawn_rules: list[str] = []
 
     def begin(self, note: str) -> None: ...
     def attempts(self, rows: Attempts) -> None: ...
@@ -170,6 +171,9 @@ class Told:
 
     def finding(self, finding: Finding) -> None:
         self.findings.append((finding.scope, finding.confidence))
+
+    def withdrawn(self, finding: Finding) -> None:
+        self.withdrawn_rules.append(finding.rule)
 
 
 @pytest.fixture
@@ -227,6 +231,26 @@ def test_each_finding_is_announced_once_and_again_when_it_is_firm(
         clock(10 + 2 * second)
         loop.turn(live)
     assert told.findings == [("process", 0.6), ("host", 0.9), ("process", 0.85)]
+
+
+def test_what_no_longer_holds_is_taken_back(
+    clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    likely = Finding("sequential-connects", "info", 0.6, {"pid": 7}, "x", scope="process")
+    other = replace(likely, rule="paced-connects")
+    rounds = [(likely,), (), (likely,), (), (), (other,), ()]
+    loop, told, live = loop_of(Story())
+    monkeypatch.setattr(loop._session, "diagnose", lambda: rounds.pop(0) if rounds else (other,))
+    for second in range(3):
+        clock(10 + 2 * second)
+        loop.turn(live)
+    assert told.withdrawn_rules == []  # it was away for one round only
+    for second in range(3, 10):
+        clock(10 + 2 * second)
+        loop.turn(live)
+    assert told.withdrawn_rules == ["sequential-connects"]
+    loop.last_turn(live)  # in whose trace there is nothing
+    assert told.withdrawn_rules == ["sequential-connects", "paced-connects"]
 
 
 # -- recording beside it

@@ -29,6 +29,7 @@ def tell(printer: Printer) -> None:
     printer.attempts(whole.attempts[:1])
     printer.pending(whole.attempts[1:], 5 * S, {})
     printer.finding(FINDING)
+    printer.withdrawn(FINDING)
     printer.end(whole, [FINDING])
 
 
@@ -42,6 +43,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[2].split()[:2] == ["4.000", "7"]
     assert "in SYN_SENT" in lines[2]
     assert out.count("[CRITICAL] serialized-connects: firm") == 2
+    assert "[TAKEN BACK] serialized-connects no longer holds" in out
     assert "Trust: traced 8.0 s" in out
     assert "\x1b" not in out
 
@@ -73,13 +75,15 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
         "attempt",
         "pending",
         "finding",
+        "withdrawn",
         "attempt",
         "report",
     ]
-    attempt, pending, finding, last, report = objects
+    attempt, pending, finding, withdrawn, last, report = objects
     assert (attempt["outcome"], attempt["comm"]) == ("established", "we\x1bb")
     assert (pending["outcome"], pending["now_ns"]) == ("pending", 5 * S)
     assert finding["rule"] == "serialized-connects"
+    assert withdrawn == {**finding, "type": "withdrawn"}
     assert (last["outcome"], last["attempt_id"]) == ("pending", 2)
     assert report["attempts"]["total"] == 2
     assert report["findings"] == [{k: v for k, v in finding.items() if k != "type"}]

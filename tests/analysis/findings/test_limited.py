@@ -84,7 +84,10 @@ def test_it_reads_as_sentences() -> None:
         "server that takes no more": "refuted",
         "lost events": "refuted",
     }
-    assert finding.advice[0].startswith("Retry EPERM after a moment")
+    assert finding.advice[0].startswith("Keep the slot free of 192.0.2.66:9100: stop that client")
+    assert "Retry EPERM after a moment" in finding.advice[0]
+    assert "or per user, cgroup, netns or host: this trace cannot tell" in finding.advice[1]
+    assert str(finding.evidence["settle"]).startswith("Whether it counts per process or per user")
 
 
 @pytest.mark.parametrize("late_ns", [20_000, 5 * MS, 120 * MS])
