@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from dataclasses import fields
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -11,13 +10,10 @@ import click
 from porttrace.analysis.model import Finding
 from porttrace.cli.child import Child
 from porttrace.cli.live import output_file, trace_live
+from porttrace.cli.matrix import matrix
 from porttrace.cli.options import Duration, mode_option
 from porttrace.lab import scenarios
-from porttrace.lab.errors import LabError
 from porttrace.lab.expected import THROTTLE_RULES
-from porttrace.lab.matrix import cases
-from porttrace.lab.matrix_run import run_matrix
-from porttrace.lab.matrix_table import table
 from porttrace.lab.run import run_throttled
 from porttrace.lab.story import Scenario, Settings
 from porttrace.lab.throttle import (
@@ -133,30 +129,7 @@ def scenario(
         return _trace(scenarios.find(name), prepared, mode or "", as_json, parts)
 
 
-@lab.command()
-@click.option("--runs", type=click.IntRange(1, 1000), default=1, show_default=True,
-              help="How often each throttle and each control is run.")  # fmt: skip
-@click.option("--short", is_flag=True, help="Fewer scopes, and 1 and 2 slots only.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Draws all the timing.")
-@click.option("--only", metavar="WORD", default="", help="Only runs with this in their name.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path),
-              help="A line of JSON per run; runs that it holds are not made again.")  # fmt: skip
-def matrix(runs: int, short: bool, seed: int, only: str, output: Path | None) -> int:
-    """Run every throttle and every control, and print how often the trace told the truth.
-
-    This takes about ten seconds a run; with -o it can be interrupted and goes on where it was.
-
-    \b
-    Example:
-      sudo porttrace lab matrix --runs 2 -o matrix.ndjson
-    """
-    features.require()
-    chosen = [case for case in cases(runs, seed, short) if only in case.key]
-    if not chosen:
-        raise LabError(f"no run has {only!r} in its name", "leave --only away")
-    rows = run_matrix(chosen, output, lambda line: click.echo(line, err=True))
-    click.echo(table(rows))
-    return int(any(row["error"] for row in rows))
+lab.add_command(matrix)
 
 
 def _trace(

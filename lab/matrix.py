@@ -41,12 +41,16 @@ class Case:
         return expected_of(self.throttle) if self.throttle else None
 
 
-def cases(runs: int, seed: int, short: bool = False) -> list[Case]:
-    """List all runs: each throttle and each control `runs` times, with timing by the seed."""
+def cases(runs: int, seed: int, short: bool = False, controls: int | None = None) -> list[Case]:
+    """List all runs: each throttle and each control `runs` times, with timing by the seed.
+
+    `controls`: how often each control is run instead.
+    """
     found: list[Case] = []
     for number in range(runs):
         found += _throttled(seed + number, _SHORT_SLOTS if short else SLOTS, short)
         found += [_pair(kind, seed + number) for kind in SCOPES_OF_KIND if kind not in _PACED]
+    for number in range(runs if controls is None else controls):
         found += _controls(seed + number)
     return found
 

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from porttrace.lab.site import read_records
 from porttrace.lab.story import Scenario
 
 _RUN_TIMEOUT_S = 150.0
-_TRACER = (sys.executable, "-m", "porttrace.cli", "--json", "--")
+_BACKGROUND_S = 4 * 3600
+_PORTTRACE = (sys.executable, "-m", "porttrace.cli")
 
 Row = dict[str, Any]
 
@@ -42,34 +44,72 @@ def read_rows(path: Path) -> list[Row]:
     return [row for row in rows if row is not None]
 
 
-def run_matrix(cases: Sequence[Case], path: Path | None, tell: Callable[[str], None]) -> list[Row]:
+def run_matrix(
+    cases: Sequence[Case],
+    path: Path | None,
+    tell: Callable[[str], None],
+    run: Callable[[Case], Row] | None = None,
+) -> list[Row]:
     """Run all cases that `path` does not hold yet, and return the rows of all of them.
 
     `path` None keeps no file. `tell` is called with a line for people after each run. A run that
-    failed is a row with `error`, and is run again the next time.
+    failed is a row with `error`, and is run again the next time. `run` is `run_case` otherwise.
     """
+    run = run or run_case
     known = {row["key"]: row for row in read_rows(path) if not row["error"]} if path else {}
     for number, case in enumerate(cases, 1):
         if case.key in known:
             continue
-        known[case.key] = row = run_case(case)
+        known[case.key] = row = run(case)
         if path:
             _append(path, row)
         tell(f"{number}/{len(cases)} {case.key}: {_words(row)}")
     return [known[case.key] for case in cases]
 
 
-def run_case(case: Case) -> Row:
-    """Run one case under the tracer and judge what it reported."""
+def run_case(case: Case, keep: Path | None = None) -> Row:
+    """Run one case under the tracer and judge what it reported.
+
+    In the folder `keep` its recording and the truth about it are left.
+    """
     start_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="porttrace-matrix-") as folder:
-        truth = Path(folder) / "truth.jsonl"
+    with tempfile.TemporaryDirectory(prefix="porttrace-matrix-") as private:
+        recording, truth = files_of(case, keep or Path(private))
+        output = ["-o", str(recording), "--force"] if keep else []
         try:
-            findings = _trace(_story(case), case, truth)
+            findings = _trace(_story(case), case, truth, output)
             row = {**verdict(case, findings, read_records(truth.read_text())), "error": ""}
         except (LabError, OSError, ValueError) as error:
             row = {**verdict(case, [], []), "error": str(error)}
     return {**row, "took_s": round(time.monotonic() - start_s, 1)}
+
+
+@contextmanager
+def unrelated(rate_per_s: int) -> Iterator[None]:
+    """Have a program of no interest connect so often on loopback meanwhile; 0: none."""
+    if not rate_per_s:
+        yield
+        return
+    words = [
+        "--rate",
+        str(rate_per_s),
+        "--seconds",
+        str(_BACKGROUND_S),
+        "--parent",
+        str(os.getpid()),
+    ]
+    module = "porttrace.lab.workloads.background"
+    with subprocess.Popen([sys.executable, "-m", module, *words]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def files_of(case: Case, folder: Path) -> tuple[Path, Path]:
+    """Return where the recording of a case and the truth about it are kept."""
+    name = case.key.replace("/", "-")
+    return folder / f"{name}.ptrace", folder / f"{name}.truth.jsonl"
 
 
 def _story(case: Case) -> Scenario:
@@ -79,21 +119,29 @@ def _story(case: Case) -> Scenario:
     return replace(story, throttle=case.throttle.kind, rate_per_s=case.throttle.rate_per_s)
 
 
-def _trace(story: Scenario, case: Case, truth: Path) -> list[Row]:
+def _trace(story: Scenario, case: Case, truth: Path, output: list[str]) -> list[Row]:
     with prepare_story(story, case.settings, truth) as prepared:
-        try:
-            done = subprocess.run(
-                [*_TRACER, *prepared.argv],
-                env=prepared.env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_RUN_TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LabError(f"no end after {_RUN_TIMEOUT_S:.0f} s", "run it alone") from error
+        return findings_of([*_PORTTRACE, "--json", *output, "--", *prepared.argv], prepared.env)
+
+
+def findings_of(argv: Sequence[str], env: Mapping[str, str] | None = None) -> list[Row]:
+    """Run porttrace and return the findings of the report that it printed as JSON.
+
+    Raises LabError when there is none.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_RUN_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"no end after {_RUN_TIMEOUT_S:.0f} s", "run it alone") from error
     reports = [row for row in map(_row, done.stdout.splitlines()) if row and _is_report(row)]
     if not reports:
         why = done.stderr.strip()[-400:]
@@ -103,7 +151,7 @@ def _trace(story: Scenario, case: Case, truth: Path) -> list[Row]:
 
 
 def _is_report(row: Row) -> bool:
-    return row.get("type") == "report"
+    return "findings" in row and row.get("type", "report") == "report"
 
 
 def _row(line: str) -> Row | None:
