@@ -19,6 +19,7 @@ STOPPED = {
     "ingress": "kept waiting although their answer was on this host already (ingress)",
 }
 """What happened to those that were held, by place."""
+_IN_VAIN = {"cancelled": "and was given up", "timed_out": "and timed out"}
 _NO_ANSWER = ("pending", "timed_out", "cancelled", "unreachable")
 
 
@@ -94,7 +95,9 @@ def _fate(case: Case, worst: Party) -> str:
     row = int(np.flatnonzero(case.attempts()["attempt_id"] == worst.attempt_id)[0])
     waited = names.duration(worst.wait_s * 1e9)
     if not case.group.queue.hold.closed[row]:
-        return f"has waited {waited} so far" if worst.outcome == "pending" else f"waited {waited}"
+        if worst.outcome == Outcome.pending.name:
+            return f"has waited {waited} so far"
+        return f"waited {waited} {_IN_VAIN.get(worst.outcome, '')}".rstrip()
     served = int(case.group.queue.service.lengths()[row])
     took = names.duration(served)
     took = "under 1 ms" if served < 995_000 else took
@@ -116,13 +119,14 @@ def advice(
     """
     slots = case.group.verdict.slots
     others = rivals(case, scopes)
-    dead = [b.destination for b in blockers if b.outcome != Outcome.established.name]
+    dead = [each for each in blockers if each.outcome != Outcome.established.name]
     lines = []
     if dead:
         there = counted.around(case.group.scope, others, case.place)
         lines.append(
-            f"Keep the slot free of {dead[0]}: stop that client or shorten its connect timeout; or"
-            f" test the port first {there}, and connect only when it answers.{_ask(case.place)}"
+            f"Keep the slot free of {dead[0].destination}: stop that client (thread"
+            f" {dead[0].comm}) or shorten its connect timeout; or test the port first {there}, and"
+            f" connect only when it answers.{_ask(case.place)}"
         )
     limit = f"(now {slots} at a time {counted.per(case.group.scope, others)})"
     lines.append(_cure(case, limit, best))
