@@ -22,7 +22,15 @@ from porttrace.analysis.grouped import (
     grouped,
     without_orphans,
 )
-from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Origin, Outcome, start_ns
+from porttrace.analysis.model import (
+    ATTEMPT,
+    RESENT_KEPT,
+    Attempts,
+    Loss,
+    Origin,
+    Outcome,
+    start_ns,
+)
 from porttrace.analysis.rows import copied, joined, select, take
 from porttrace.tracer.event import Events, EventType, Flag, no_events
 
@@ -237,8 +245,20 @@ def _counts(groups: Grouped) -> _Columns:
     return {
         "sport": groups.value("sport", with_port),
         "retransmits": np.bincount(resent, minlength=groups.count),
+        "resent_us": _resent_us(groups),
         "kernel_in_flight": groups.value("in_flight", started),
     }
+
+
+def _resent_us(groups: Grouped) -> npt.NDArray[np.uint32]:
+    resent = groups.of_kind(EventType.RETRANSMIT)
+    of = groups.group[resent]  # ascending, as the events of each group are in order
+    turn = np.arange(len(of)) - np.searchsorted(of, of, "left")
+    since_us = (groups.column("time_ns")[resent] - groups.column("start_ns")[resent]) // 1000
+    times = np.zeros((groups.count, RESENT_KEPT), np.uint32)
+    kept = turn < RESENT_KEPT
+    times[of[kept], turn[kept]] = np.clip(since_us[kept], 1, 2**32 - 1)
+    return times
 
 
 # What the wire probe saw is told, as far as it is known then, by each later event of the socket.

@@ -22,6 +22,8 @@ LATE_NS = 60_000_000
 """A throttle may notice an end so late: SYNs lost so soon after one decide nothing."""
 
 _EARLY_NS = 2_000_000  # slots are taken before the SYN is on the wire, and free before the END
+_SAME_NS = 5_000_000  # the kernel's word of a SYN, and the SYN on the wire
+NEVER_SENT = 2**62
 _FEW = {0: 1.0, 1: 1e-2, 2: 1e-3}  # by the number of such ends: no chance is believed below it
 
 
@@ -33,19 +35,25 @@ class _Tries:
     passed: Bools
 
 
-def examine_dropped(queue: Queue, ladder: Ladder) -> Verdict | None:
+def examine_dropped(queue: Queue, ladder: Ladder, sent: Ints | None = None) -> Verdict | None:
     """Return what the test says of a group, None when no SYN of it was lost.
 
-    `ladder` is that of the host: by it SYNs are sent again.
+    `sent` are the times (ns) of all SYNs, a row for each attempt of the queue, NEVER_SENT behind
+    the last one. Without them they are reckoned by `ladder`, that of the host.
     """
-    tries = _tries(queue, ladder)
-    if tries.passed.all() or not len(tries.row) or not _on_rungs(queue, ladder):
+    tries = _tries(queue, ladder, sent)
+    if (
+        tries.passed.all()
+        or not len(tries.row)
+        or not (sent is not None or _on_rungs(queue, ladder))
+    ):
         return None
     taken, last_end = _taken(queue, tries)
     clear = tries.passed | (tries.time - last_end > LATE_NS)
     slots = _slots(taken, tries.passed, clear)
     full = taken >= slots
-    handed = _handed(queue, tries, full | (_later(queue, tries) >= slots), clear)
+    later = _later(queue, tries) if sent is None else taken
+    handed = _handed(queue, tries, full | (later >= slots), clear)
     went = tries.passed & handed[tries.row]
     chance = _chance(full[clear], ~tries.passed[clear], slots)
     episodes = len(np.unique(_freed_by(queue, tries, handed)))
@@ -74,15 +82,18 @@ def examine_dropped(queue: Queue, ladder: Ladder) -> Verdict | None:
     )
 
 
-def _tries(queue: Queue, ladder: Ladder) -> _Tries:
+def _tries(queue: Queue, ladder: Ladder, sent: Ints | None) -> _Tries:
     rows, times, passed = [], [], []
     rungs = [0, *(int(rung * 1e9) for rung in ladder.rungs_s)]
     there = queue.hold.closed | (queue.hold.lengths() > 0)
     for row in np.flatnonzero(there).tolist():
         start, stop = int(queue.hold.start[row]), int(queue.hold.stop[row])
-        # timers are late by a few percent; the SYN that passed is none of those that were lost
-        lost = [start + rung for rung in rungs if start + rung < stop - _slack(rung)]
         goes = bool(queue.hold.closed[row])
+        if sent is not None:
+            lost = [time for time in sent[row].tolist() if start <= time < stop - _SAME_NS]
+        else:
+            # timers are late by a few percent; the SYN that passed is none of those that were lost
+            lost = [start + rung for rung in rungs if start + rung < stop - _slack(rung)]
         times += [*lost, stop] if goes else lost
         rows += [row] * (len(lost) + goes)
         passed += [False] * len(lost) + [True] * goes
@@ -114,9 +125,21 @@ def _taken(queue: Queue, tries: _Tries) -> tuple[Ints, Ints]:
     begun, over = np.sort(queue.service.start[queue.service.lengths() > 0]), ends_of(queue.service)
     # Who is not over yet never ends within the trace.
     number = np.searchsorted(begun, tries.time + np.where(tries.passed, 0, _EARLY_NS), "left")
-    at = np.searchsorted(over, tries.time + np.where(tries.passed, _EARLY_NS, 0), "right")
+    until = tries.time + np.where(tries.passed, _EARLY_NS, 0)
+    at = np.searchsorted(over, until, "right")
     last_end = np.concatenate([np.full(1, -(2**62), np.int64), over])[at]
-    return number - at, last_end
+    return number - at + _after(queue, tries, until), last_end
+
+
+# Of the ends that count as before a SYN, those of attempts that went past the throttle with it or
+# after it: its own among them, if it is answered at once. They were never in its way.
+def _after(queue: Queue, tries: _Tries, until: Ints) -> Ints:
+    length = queue.service.lengths()
+    short = queue.service.closed & (length > 0) & (length <= _EARLY_NS)
+    begun, over = np.sort(queue.service.start[short]), np.sort(queue.service.stop[short])
+    ended = np.searchsorted(over, until, "right")
+    before = np.searchsorted(begun, tries.time, "left")
+    return np.where(tries.passed, ended - before, 0)
 
 
 # For each handed attempt the first end after its last lost SYN: that one freed the slot.

@@ -230,10 +230,10 @@ def _examined_on_the_way(place: Place, rows: Ints) -> tuple[Queue, Verdict] | No
     attempts, hold = take(trace.attempts, rows), _take(place.hold, rows)
     steps = ladder.of_host(trace.host.sysctls)
     found: list[tuple[Queue, Verdict]] = []
-    for each in candidates(attempts, place.name, trace.end_ns, hold, steps):
+    for each in candidates(attempts, place.name, trace.end_ns, hold):
         drops = each.mechanism == "drop"
-        verdict = examine_dropped(each.queue, steps) if drops else examine(each.queue)
-        if verdict is not None:
+        verdict = examine_dropped(each.queue, steps, each.sent) if drops else examine(each.queue)
+        if verdict is not None and each.slots in (0, verdict.slots):
             found.append((each.queue, verdict))
     if not found:
         return None

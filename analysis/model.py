@@ -73,6 +73,9 @@ class Answer(IntEnum):
     icmp = 3
 
 
+RESENT_KEPT = 10
+"""Of so many SYNs that were sent again each time is kept: all that Linux sends by default."""
+
 ATTEMPT = np.dtype(
     [
         ("attempt_id", "<u8"),  # 1, 2, ... in order of first mark
@@ -93,6 +96,7 @@ ATTEMPT = np.dtype(
         ("complete", "?"),  # False where lost events may have touched the row
         ("errno", "<i4"),  # positive errno, 0 none or not known
         ("retransmits", "<u2"),  # SYNs sent again
+        ("resent_us", "<u4", (RESENT_KEPT,)),  # ... and when each, since syn_ns, us; 0: no more
         # the wire probe's; 0 where it saw nothing or did not watch
         ("watched", "?"),  # it watched from before the SYN: what it did not see was not there
         ("wire_count", "<u2"),  # SYNs that left

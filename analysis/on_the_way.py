@@ -7,20 +7,21 @@ a slot was free, which is what a throttle would have done: so the reckoning need
 of slots, and every number that can be is tried.
 """
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints
+from porttrace.analysis.dropped import LATE_NS, NEVER_SENT
 from porttrace.analysis.holds import HELD_NS, Queue, Spans, service, spans
-from porttrace.analysis.ladder import Ladder
 from porttrace.analysis.model import Answer, Outcome, Table
 
 MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
 _LONGEST_TRIP_NS = 700_000_000
-_LATE = 1.015  # timers are late by a percent or two
+_NOTICED_NS = (2_000_000, LATE_NS)  # so late a throttle that drops may see that a slot is free
 _PROMPT_NS = 5_000_000  # an answer so soon after the latest SYN is the answer to that one
 
 
@@ -30,6 +31,8 @@ class Candidate:
 
     queue: Queue
     mechanism: str  # queue, or drop: SYNs without a slot are lost, and sent again
+    slots: int = 0  # that it assumes; 0: it needs no assumption
+    sent: Ints | None = None  # when all SYNs left, where that is known: `sent_ns`
 
 
 def held_at(attempts: Table, place: str, trace_end: int) -> Spans:
@@ -64,14 +67,11 @@ def _addresses(attempts: Table) -> Ints:
     return np.asarray(halves[:, 0] * 31 + halves[:, 1], np.int64)
 
 
-def candidates(
-    attempts: Table, place: str, trace_end: int, hold: Spans, ladder: Ladder
-) -> Iterator[Candidate]:
+def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iterator[Candidate]:
     """Yield what may have happened at `place` to these attempts, the simplest first.
 
-    `hold` is what `held_at` says of them; by `ladder` this host sends SYNs again.
+    `hold` is what `held_at` says of them.
     """
-    rungs_ns = (np.array([0.0, *ladder.rungs_s]) * _LATE * 1e9).astype(np.int64)
     past = _past(attempts, place, trace_end, hold)
     if place == "egress":
         yield Candidate(Queue(hold, past), "queue")
@@ -86,8 +86,12 @@ def candidates(
     if place == "network":
         again = _sent_again(attempts, hold)
         past = _past(attempts, place, trace_end, again)
-        for slots in possible:
-            yield Candidate(_assumed(again, past, unknown, slots, rungs_ns), "drop")
+        sent = sent_ns(attempts)
+        tries = _syns(past, unknown & ~_refuted(attempts, past, unknown), sent)
+        for late_ns in _NOTICED_NS:
+            for slots in possible:
+                queue = _assumed_dropped(again, past, unknown, slots, tries, late_ns)
+                yield Candidate(queue, "drop", slots, sent)
 
 
 # From where a slot is taken: for who was answered, from the end of the hold.
@@ -114,10 +118,8 @@ def _sent_again(attempts: Table, hold: Spans) -> Spans:
 
 
 # Who was never answered gets a slot in the order of asking, as soon as one is free of those that
-# are known to be taken: in a line nobody passes those who came before. Lost SYNs make no line.
-def _assumed(
-    hold: Spans, past: Spans, unknown: Bools, slots: int, rungs_ns: Ints | None = None
-) -> Queue:
+# are known to be taken: in a line nobody passes those who came before.
+def _assumed(hold: Spans, past: Spans, unknown: Bools, slots: int) -> Queue:
     start = past.start.copy()
     taken_from = np.where(unknown, past.stop, past.start)
     asked = np.where(unknown, past.start, hold.start)
@@ -127,26 +129,78 @@ def _assumed(
             life = int(asked[row]), int(past.stop[row])
             near = np.flatnonzero((taken_from < life[1]) & (past.stop > life[0]))
             taken = taken_from[near], past.stop[near]
-            if rungs_ns is None:
-                start[row] = _free_from(*taken, (max(life[0], line_ns), life[1]), slots)
-            else:
-                start[row] = _lucky(*taken, life, slots, rungs_ns)
+            start[row] = _free_from(*taken, (max(life[0], line_ns), life[1]), slots)
             taken_from[row] = start[row]
         if past.stop[row] > start[row]:
             line_ns = max(line_ns, int(start[row]))
-    # What is assumed of them is no evidence: they count as taking slots, and never as held.
+    return _reckoned(hold, past, unknown, start)
+
+
+# What is assumed of those without an answer is no evidence: they count as taking slots, and never
+# as held.
+def _reckoned(hold: Spans, past: Spans, unknown: Bools, start: Ints) -> Queue:
+    asked = np.where(unknown, past.start, hold.start)
     known = Spans(asked, np.where(unknown, asked, hold.stop), hold.closed & ~unknown)
     return Queue(known, Spans(start, past.stop, past.closed))
 
 
-# The first SYN of a life, about as the ladder sends them, that finds a slot free.
-def _lucky(start: Ints, stop: Ints, life: tuple[int, int], slots: int, rungs_ns: Ints) -> int:
-    for sent in (life[0] + rungs_ns).tolist():
-        if sent >= life[1]:
-            break
-        if np.count_nonzero((start <= sent) & (sent < stop)) < slots:
-            return int(sent)
-    return life[1]
+# Lost SYNs make no line: whoever sends one while a slot is free has it. Who was never answered, by
+# a destination that answered others meanwhile, had none; of the rest each SYN is tried in its turn.
+def _assumed_dropped(
+    hold: Spans, past: Spans, unknown: Bools, slots: int, tries: "_Syns", late_ns: int
+) -> Queue:
+    start = np.where(unknown, past.stop, past.start)
+    sure = ~unknown & (past.lengths() > 0)
+    begun, over = np.sort(past.start[sure]), np.sort(past.stop[sure])
+    known = np.searchsorted(begun, tries.sent, "right") - np.searchsorted(over, tries.sent, "right")
+    inside: list[int] = []  # when those end that are assumed to have a slot
+    for row, sent, taken in zip(
+        *(each.tolist() for each in (tries.row, tries.sent, known)), strict=True
+    ):
+        while inside and inside[0] + late_ns <= sent:
+            heapq.heappop(inside)
+        if start[row] == past.stop[row] and taken + len(inside) < slots:
+            start[row] = sent
+            heapq.heappush(inside, int(past.stop[row]))
+    return _reckoned(hold, past, unknown, start)
+
+
+@dataclass(frozen=True)
+class _Syns:
+    # The SYNs of those that may have had a slot without an answer, in the order of time.
+    row: Ints
+    sent: Ints
+
+
+def _syns(past: Spans, asking: Bools, sent: Ints) -> _Syns:
+    rows = np.flatnonzero(asking)
+    alive = sent[rows] < past.stop[rows][:, None]
+    row = np.broadcast_to(rows[:, None], alive.shape)[alive]
+    times = sent[rows][alive]
+    order = np.argsort(times, kind="stable")
+    return _Syns(row[order], times[order])
+
+
+def sent_ns(attempts: Table) -> Ints:
+    """Return when each SYN of each attempt left, ns; NEVER_SENT behind the last. Shape (n, k)."""
+    first, resent = _ns(attempts, "wire_ns"), np.asarray(attempts["resent_us"], np.int64)
+    again = np.where(resent > 0, _ns(attempts, "syn_ns")[:, None] + 1000 * resent, NEVER_SENT)
+    return np.hstack([np.where(first > 0, first, NEVER_SENT)[:, None], again])
+
+
+# Whose destination answered somebody else while they were waiting in vain.
+def _refuted(attempts: Table, past: Spans, unknown: Bools) -> Bools:
+    where = np.unique(_addresses(attempts) * 65_537 + attempts["dport"], return_inverse=True)[1]
+    answer = _ns(attempts, "answer_ns")
+    refuted = np.zeros(len(where), np.bool_)
+    for there in np.unique(where[unknown]).tolist():
+        answers = np.sort(answer[(where == there) & (answer > 0) & ~unknown])
+        mine = np.flatnonzero(unknown & (where == there))
+        seen = np.searchsorted(answers, past.stop[mine]) > np.searchsorted(
+            answers, past.start[mine]
+        )
+        refuted[mine] = seen
+    return refuted
 
 
 # The first time, within a life, at which less than all slots are taken.

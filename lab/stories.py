@@ -53,6 +53,11 @@ def _storm(settings: Settings) -> list[str]:
     ]
 
 
+# Who is denied comes back at once: without longer pauses all attempts are used up in one stretch.
+def _denied_storm(settings: Settings) -> list[str]:
+    return _storm(replace(settings, pause_between_s=settings.pause_between_s or 0.5))
+
+
 def _control(mode: str, threads: int, connects: int) -> Callable[[Settings], list[str]]:
     def workload(settings: Settings) -> list[str]:
         amount = _amount(settings, threads, connects)
@@ -161,7 +166,7 @@ STORIES = (
         "hook-denied-storm",
         "many threads; a cgroup's connect hook denies with EPERM while a slot is taken",
         "deny-cgroup",
-        _storm,
+        _denied_storm,
         "limited-connects",
     ),
     Scenario(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from porttrace.analysis.ladder import ladder
-from porttrace.analysis.model import ATTEMPT, Answer, Host, Outcome, Process, Trace
+from porttrace.analysis.model import ATTEMPT, RESENT_KEPT, Answer, Host, Outcome, Process, Trace
 
 from .simulate import MS, START_NS, Client, S, row
 
@@ -29,6 +29,7 @@ class Asked:
     life_ns: int = 0
     go: int = 0  # when its SYN passed; 0 never
     tries: int = 1
+    resent: tuple[int, ...] = ()  # when its SYN was sent again
 
 
 def wanted(seed: int, threads: int, rounds: int, dead_share: float = 0.4) -> list[Asked]:
@@ -74,13 +75,23 @@ def dropped(asked: Sequence[Asked], slots: int, seed: int) -> list[Asked]:
         each = asked[number]
         if each.life_ns and now >= each.start + each.life_ns:
             continue
+        if tried:
+            each.resent += (now,)
         if sum(other.go < now < _end(other) for other in passed) < slots:
             each.go, each.tries = now, tried + 1
             passed.append(each)
+            each.resent += _later(each, tried, dice) if each.life_ns else ()
             continue
         late = LADDER.rungs_s[tried] * S * (1 + dice.uniform(0.002, 0.03))
         due.append((each.start + 50_000 + int(late), tried + 1, number))
     return list(asked)
+
+
+# A peer that never answers is asked again and again, through a throttle or not.
+def _later(each: Asked, tried: int, dice: random.Random) -> tuple[int, ...]:
+    late = (rung * S * (1 + dice.uniform(0.002, 0.03)) for rung in LADDER.rungs_s[tried:])
+    times = (each.start + 50_000 + int(each_late) for each_late in late)
+    return tuple(time for time in times if time < each.start + each.life_ns)
 
 
 def free(asked: Sequence[Asked], delay_ns: Sequence[int]) -> list[Asked]:
@@ -97,8 +108,10 @@ def lost(asked: Sequence[Asked], share: float, seed: int) -> list[Asked]:
         each.tries = 1
         while not each.life_ns and dice.random() < share:
             each.tries += 1
-        rung = LADDER.rungs_s[each.tries - 2] if each.tries > 1 else 0.0
-        each.go = each.start + 60_000 + int(rung * S * (1 + dice.uniform(0.002, 0.03)))
+            late = LADDER.rungs_s[each.tries - 2] * S * (1 + dice.uniform(0.002, 0.03))
+            each.resent += (each.start + 60_000 + int(late),)
+        each.go = each.resent[-1] if each.resent else each.start + 60_000
+        each.resent += _later(each, 0, dice) if each.life_ns else ()
     return list(asked)
 
 
@@ -123,6 +136,10 @@ def written(asked: Sequence[Asked], place: str) -> Trace:
         one = row(number, each.client, _marks(each, place), outcome)
         one["watched"], one["wire_count"] = True, each.tries if place == "network" else 1
         one["answer"] = Answer.none if each.life_ns else Answer.syn_ack
+        if place == "network":
+            since_us = [(time - each.start) // 1000 for time in each.resent[:RESENT_KEPT]]
+            one["resent_us"][: len(since_us)] = since_us
+            one["retransmits"] = len(each.resent)
         if not one["wire_ns"]:
             one["wire_count"] = 0
         rows.append(one)
