@@ -22,7 +22,7 @@ MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
 _LONGEST_TRIP_NS = 700_000_000
 _NOTICED_NS = (2_000_000, LATE_NS)  # so late a throttle that drops may see that a slot is free
-_PROMPT_NS = 5_000_000  # an answer so soon after the latest SYN is the answer to that one
+_PROMPT_NS = 60_000_000  # an answer so soon after the latest SYN is the answer to that one
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iter
         return
     possible = range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1)
     for slots in possible:
-        yield Candidate(_assumed(hold, past, unknown, slots), "queue")
+        yield Candidate(_assumed(hold, past, unknown, slots), "queue", slots)
     if place == "network":
         again = _sent_again(attempts, hold)
         past = _past(attempts, place, trace_end, again)

@@ -104,7 +104,7 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
         **{
             **spread,
             "threads": 3 if by_thread else throttle.slots + (6 if _slow(throttle) else 4),
-            "connects": 2 if _slow(throttle) and workload == "processes" else 4,
+            "connects": _connects(throttle, workload),
             "overlapping": throttle.slots if by_thread else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
             "dead_share": round(draw.uniform(0.35, 0.5), 3),
@@ -116,6 +116,14 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
             "seed": draw.randrange(10**6),
         }
     )
+
+
+# Behind a router that drops, all go on together, a rung later: it takes many rounds to tell their
+# turns from an outage.
+def _connects(throttle: Throttle, workload: str) -> int:
+    if throttle.kind == "gateway-drop":
+        return 8
+    return 2 if _slow(throttle) and workload == "processes" else 4
 
 
 # Dropped SYNs come again after a second, and the kernel's own timers end a blocking attempt then.
