@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_is_kernel_test)
 
 
-class _TwoSides(LoadScopeScheduling):
+class _TwoSides(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     def _split_scope(self, nodeid: str) -> str:
         # tests/kernel/test_wire.py::test_...
         return "here" if nodeid.split("/")[1] in _TRACE_OR_TIME else "apart"
