@@ -79,15 +79,17 @@ def test_a_full_map_is_counted_and_pairs_nothing_wrongly() -> None:
 
 def test_threads_that_end_leave_no_entry() -> None:
     code = (
-        "import threading, time\n"
-        "time.sleep(0.7)\n"
+        "import sys, threading, time\n"
+        "sys.stdin.read()\n"
         "for _ in range(50):\n"
         "    ts = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(10)]\n"
         "    [t.start() for t in ts]; [t.join() for t in ts]\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code])
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
     options = TraceOptions(pids=frozenset((child.pid,)))
     with LiveTrace(options, features.compile_flags()) as live:
+        assert child.stdin is not None
+        child.stdin.close()
         while child.poll() is None:
             live.read()
         live.finish()
