@@ -21,7 +21,9 @@ from porttrace.analysis.model import Answer, Outcome, Table
 MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
 _LONGEST_TRIP_NS = 700_000_000
-_NOTICED_NS = (2_000_000, LATE_NS)  # so late a throttle that drops may see that a slot is free
+# So long after an end a throttle that drops may see that a slot is free; it sees a connection made
+# a little before the socket here does.
+_NOTICED_NS = (2_000_000, LATE_NS, -2_000_000)
 _PROMPT_NS = 60_000_000  # an answer so soon after the latest SYN is the answer to that one
 
 
@@ -152,7 +154,8 @@ def _assumed_dropped(
     start = np.where(unknown, past.stop, past.start)
     sure = ~unknown & (past.lengths() > 0)
     begun, over = np.sort(past.start[sure]), np.sort(past.stop[sure])
-    known = np.searchsorted(begun, tries.sent, "right") - np.searchsorted(over, tries.sent, "right")
+    freed = np.searchsorted(over + late_ns, tries.sent, "right")
+    known = np.maximum(np.searchsorted(begun, tries.sent, "right") - freed, 0)
     inside: list[int] = []  # when those end that are assumed to have a slot
     for row, sent, taken in zip(
         *(each.tolist() for each in (tries.row, tries.sent, known)), strict=True

@@ -7,8 +7,8 @@ import pytest
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Finding, Trace
 
-from .simulate import MS
-from .wires import dropped, free, lost, queued, wanted, written
+from .simulate import MS, START_NS, Client, S
+from .wires import Asked, dropped, free, lost, queued, wanted, written
 
 SEEDS = range(6)
 PLACES = ("egress", "network", "ingress")
@@ -73,3 +73,28 @@ def test_what_was_not_watched_is_not_judged() -> None:
     trace = written(queued(wanted(1, 7, 8), 1, 1), "egress")
     trace.attempts["watched"] = False
     assert [found.place for found in throttles(trace) if found.place == "egress"] == []
+
+
+def test_who_gave_up_at_a_living_destination_held_no_slot() -> None:
+    # The web site whose agent tries a dead monitor for 21 s again and again, behind a router that
+    # drops; a page gives up after 60 s. Those that did go where others were answered meanwhile.
+    agent, page = Client(7, 1, "192.0.2.66:9100"), "192.0.2.2:389"
+    asked = [Asked(START_NS + 22 * number * S, agent, 21 * S) for number in range(5)]
+    asked += [
+        Asked(START_NS + (1000 + 1013 * number) * MS, Client(7, 10 + number, page))
+        for number in range(40)
+    ]
+    asked = dropped(sorted(asked, key=lambda each: each.start), 1, 1)
+    for each in asked:
+        if not each.life_ns and not 0 < each.go - each.start < 60 * S:
+            each.life_ns, each.go = 60 * S, 0
+            each.resent = tuple(time for time in each.resent if time < each.start + each.life_ns)
+    (found,) = throttles(written(asked, "network"))
+    assert (found.place, found.mechanism, found.scope, found.slots) == (
+        "network",
+        "drop",
+        "process",
+        1,
+    )
+    assert {party.destination for party in found.blockers[:2]} == {"192.0.2.66:9100"}
+    assert found.confidence < 0.8

@@ -82,6 +82,8 @@ def dropped(asked: Sequence[Asked], slots: int, seed: int) -> list[Asked]:
             passed.append(each)
             each.resent += _later(each, tried, dice) if each.life_ns else ()
             continue
+        if tried == len(LADDER.rungs_s):
+            continue  # the last SYN was lost, too
         late = LADDER.rungs_s[tried] * S * (1 + dice.uniform(0.002, 0.03))
         due.append((each.start + 50_000 + int(late), tried + 1, number))
     return list(asked)
