@@ -9,7 +9,8 @@ import click
 from porttrace.analysis import whatif as model
 from porttrace.analysis.recording import load
 from porttrace.analysis.render.whatif import whatif_json, whatif_text
-from porttrace.analysis.whatif import Demand, Prediction
+from porttrace.analysis.replay import Demand
+from porttrace.analysis.whatif import Prediction
 from porttrace.cli.options import Duration
 from porttrace.cli.writing import say_incomplete
 
@@ -81,8 +82,9 @@ def whatif(file: str, as_json: bool, **changes: Any) -> None:
     """Predict the waits behind a recorded throttle, if something were changed.
 
     The throttle that 'porttrace report FILE' names (serialized-connects) is replayed as a queue.
-    First stands how well that gives the waits of the recording itself; where it does not, nothing
-    is predicted and the exit code is 1. Without an option: twice and four times the slots.
+    First stands how well that, unchanged, gives the waits of the recording itself; where it does
+    not, nothing is predicted and the exit code is 1. Without an option: twice and four times the
+    slots.
 
     \b
     Example:
@@ -94,7 +96,8 @@ def whatif(file: str, as_json: bool, **changes: Any) -> None:
     say_incomplete(recording)
     throttle = model.throttle_of(recording.trace)
     fit = model.believable(throttle)
-    told = [model.as_traced(throttle.demand), *_predictions(throttle.demand, **changes)]
+    demand = throttle.demand
+    told = [model.as_traced(demand), model.unchanged(demand), *_predictions(demand, **changes)]
     if as_json:
         click.echo(json.dumps(whatif_json(throttle, fit, told)))
     else:
