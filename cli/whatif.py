@@ -1,6 +1,5 @@
 """`porttrace whatif FILE`: the waits behind a recorded throttle, if something were changed."""
 
-import ipaddress
 import json
 from typing import Any
 
@@ -11,7 +10,7 @@ from porttrace.analysis.recording import load
 from porttrace.analysis.render.whatif import whatif_json, whatif_text
 from porttrace.analysis.replay import Demand
 from porttrace.analysis.whatif import Prediction
-from porttrace.cli.options import Duration
+from porttrace.cli.options import Duration, Endpoint
 from porttrace.cli.writing import say_incomplete
 
 _MOST_SLOTS = 10_000
@@ -29,21 +28,6 @@ class _Slots(click.ParamType):  # type: ignore[type-arg]
         return tuple(map(int, words))
 
 
-class _Endpoint(click.ParamType):  # type: ignore[type-arg]
-    # 192.0.2.2:389 or [2001:db8::1]:389, as reports write it.
-    name = "host:port"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        host, _, port = str(value).rpartition(":")
-        try:
-            ip = ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            self.fail(f"{value!r} is no address:port; write it as the report does", param, ctx)
-        if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-            self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
-        return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
-
-
 @click.command(name="whatif")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--slots", type=_Slots(), metavar="N,...", help="With so many slots instead.")
@@ -57,7 +41,7 @@ class _Endpoint(click.ParamType):  # type: ignore[type-arg]
     "--probe-first",
     "probes",
     multiple=True,
-    type=_Endpoint(),
+    type=Endpoint(),
     metavar="HOST:PORT",
     help="If a cheap probe came before each connect there; may be given several times.",
 )

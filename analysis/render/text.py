@@ -9,7 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Suspect, Trace
+from porttrace.analysis.holds import HOLDS, held
+from porttrace.analysis.model import (
+    Attempts,
+    Finding,
+    Origin,
+    Outcome,
+    Party,
+    Process,
+    Suspect,
+    Trace,
+)
 from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
 from porttrace.analysis.render.escape import printable
@@ -17,7 +27,9 @@ from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.stacks import telling
 
 _NAME = 15  # the kernel's names are 15 characters
-_SHARED = 36  # columns that the name and the destination share in a line of 80
+_SHARED = 28  # columns that the name and the destination share in a line of 80
+_BESIDE = 13  # so many of them are the name's, or more beside a short destination
+_LEAST = 7  # ... and so many stay its own beside a long one
 _MOST = 20  # more of them that a long destination or container may take
 # Below the limit a length of time is shown in the unit, with so many decimals.
 _UNITS = (
@@ -30,30 +42,36 @@ _UNITS = (
 _SHOWN = 8  # victims and blockers by name; the rest as a count
 
 
+Hold = tuple[int, str]
+"""How long an attempt was held on this host (ns), and where longest; "" for under 10 ms."""
+
+
 def live_header() -> str:
     """Return the heading of the live lines."""
-    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "TOOK")
+    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "WHERE", "TOOK")
 
 
 def _line(*cells: str, known: Process | None = None) -> str:
-    time, pid, comm, where, outcome, held, took = cells
+    time, pid, comm, to, outcome, held, where, took = cells
     inside = names.inside(known)
-    # The longest IPv6 destinations take their place from the name, to stay within 100 columns; a
-    # container takes it from the blanks behind the destination first.
-    wanted = max(_NAME, who.width(inside, comm)) if inside else _NAME
-    width = min(wanted, _SHARED + _MOST - len(where))
-    name, there = who.called(inside, comm, width), where.ljust(_SHARED - width)
-    return f"{time:>8} {pid:>7} {name} {there} {outcome:<11} {held:>6} {took:>6}".rstrip()
+    # Long destinations take their place from the name; a container takes it from the blanks behind
+    # the destination first, then widens the line.
+    wanted = max(_BESIDE, who.width(inside, comm))
+    width = max(_LEAST, min(wanted, _SHARED + (_MOST if inside else 0) - len(to)))
+    name, there = who.called(inside, comm, width), to.ljust(_SHARED - width)
+    return (
+        f"{time:>8} {pid:>7} {name} {there} {outcome:<11} {held:>6} {where:<7} {took:>6}".rstrip()
+    )
 
 
-def attempt_line(row: np.void, time: str, known: Process | None = None) -> str:
+def attempt_line(row: np.void, time: str, hold: Hold, known: Process | None = None) -> str:
     """Return the line of one ATTEMPT row that ended at `time`: how, held how long, SYN to end.
 
-    `known` is its process: in a container the line says so, as `web[7] curl`.
+    `hold` is what `holds_of` says of it. `known` is its process: in a container the line says so,
+    as `web[7] curl`.
     """
     outcome = Outcome(int(row["outcome"])).name
     end_ns = int(row["end_ns"])
-    held_ns = _held_ns(row)
     took_ns = end_ns - int(row["syn_ns"]) if row["syn_ns"] and row["origin"] != Origin.seeded else 0
     return _line(
         time,
@@ -61,22 +79,25 @@ def attempt_line(row: np.void, time: str, known: Process | None = None) -> str:
         names.comm(row),
         names.destination(row),
         outcome,
-        short(held_ns),
+        short(hold[0]),
+        hold[1],
         short(took_ns),
         known=known,
     )
 
 
-def _held_ns(row: np.void) -> int:
-    begin = int(row["gate_ns"] or row["call_ns"])
-    until = int(row["syn_ns"] or row["end_ns"])
-    return until - begin if begin and until else 0
+def holds_of(rows: Attempts, now_ns: int) -> list[Hold]:
+    """Return how long each attempt was held on this host until `now_ns` (ns), and where."""
+    held_ns, places = held(rows, now_ns)
+    told = ("", *HOLDS)
+    return [(ns, told[at + 1]) for ns, at in zip(held_ns.tolist(), places.tolist(), strict=True)]
 
 
 def pending_line(
     row: np.void,
     now_ns: int,
     time: str,
+    hold: Hold,
     frames: tuple[str, ...] = (),
     known: Process | None = None,
 ) -> str:
@@ -85,14 +106,14 @@ def pending_line(
     With the kernel stack of a held one (`frames`, innermost first) a second line names the
     function that holds it.
     """
+    held_ns, where = hold
     if row["syn_ns"]:
-        state, held, took = "in SYN_SENT", short(_held_ns(row)), short(now_ns - int(row["syn_ns"]))
+        state, lasts, took = "in SYN_SENT", short(held_ns), f"{short(now_ns - int(row['syn_ns']))}+"
     else:
         place = "gate" if row["gate_ns"] and not row["call_ns"] else "connect"
-        begin = int(row["gate_ns"] or row["call_ns"])
-        state, held, took = f"at {place}", short(now_ns - begin), ""
-    held, took = (held, took + "+") if took else (held + "+", "")
-    cells = time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
+        state, lasts, took = f"at {place}", f"{short(held_ns)}+", ""
+    there = names.destination(row)
+    cells = time, str(row["pid"]), names.comm(row), there, state, lasts, where, took
     inside = "" if row["syn_ns"] else ", called by ".join(telling(frames)[:2])
     return _line(*cells, known=known) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
 

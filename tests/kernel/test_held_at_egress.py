@@ -40,3 +40,19 @@ def test_with_the_same_slots_nobody_waits_who_did_not(recording: Path) -> None:
     assert told[LOGIN]["worst_s"] == pytest.approx(waited[LOGIN]["worst_s"], rel=0.1)
     assert all(told[there]["worst_s"] < 0.01 for there in POOLED)
     assert more["total_s"] < 0.1 * same["total_s"]
+
+
+def test_show_tells_the_holds_and_where(recording: Path) -> None:
+    told = run("show", str(recording), "attempts", "--held", "1s", "--sort", "took", "--json")
+    rows = [json.loads(line) for line in told.stdout.splitlines()]
+    assert len(rows) >= 2
+    assert {(row["destination"], row["held_place"]) for row in rows} == {(LOGIN, "egress")}
+    assert all(row["held_ns"] >= row["wait_egress_ns"] > 1e9 for row in rows)
+    assert [row["wait_beyond_ns"] for row in rows] == sorted(row["wait_beyond_ns"] for row in rows)
+
+
+def test_live_lines_tell_them_too() -> None:
+    told = run("lab", "scenario", "egress-held-logins", "--pages", "3", "--dead-time", "3s")
+    lines = [line for line in told.stdout.splitlines() if " established " in line]
+    assert any(LOGIN in line and line.split()[-2] == "egress" for line in lines)
+    assert not any(there in line and "egress" in line for line in lines for there in POOLED)
