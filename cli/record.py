@@ -84,6 +84,8 @@ def record(
     """
     if keep and not rotate:
         raise click.UsageError("--keep needs --rotate: without it there is one file.")
+    if rotate and output == "-":
+        raise click.UsageError("--rotate needs files: name one with -o FILE instead of -.")
     features.require()
     check_targets(chosen["pids"])
     rotation = Rotation(rotate.size, rotate.seconds, keep or 0) if rotate else None

@@ -49,17 +49,13 @@ class _Slots(click.ParamType):  # type: ignore[type-arg]
     "--probe-time",
     "probe_s",
     type=Duration(),
-    default="200ms",
-    show_default=True,
-    help="How long such a probe takes where nothing answers.",
+    help="How long such a probe takes where nothing answers (default: 200ms).",
 )
 @click.option("--restart", is_flag=True, help="If everything connected again at once, now.")
 @click.option(
     "--pool",
     type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Connections that a restart opens to each destination.",
+    help="Connections that a restart opens to each destination (default: 1).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def whatif(file: str, as_json: bool, **changes: Any) -> None:
@@ -76,6 +72,10 @@ def whatif(file: str, as_json: bool, **changes: Any) -> None:
       porttrace whatif login.ptrace --probe-first 192.0.2.66:9100 --restart
       porttrace whatif login.ptrace --json | jq .predictions
     """
+    if changes["probe_s"] and not changes["probes"]:
+        raise click.UsageError("--probe-time needs --probe-first: it is about that probe.")
+    if changes["pool"] and not changes["restart"]:
+        raise click.UsageError("--pool needs --restart: it is about that restart.")
     recording = load(file)
     say_incomplete(recording)
     throttle = model.throttle_of(recording.trace)
@@ -93,9 +93,9 @@ def _predictions(
     slots: tuple[int, ...] | None,
     timeout_s: float | None,
     probes: tuple[str, ...],
-    probe_s: float,
+    probe_s: float | None,
     restart: bool,
-    pool: int,
+    pool: int | None,
 ) -> list[Prediction]:
     if not (slots or timeout_s or probes or restart):
         slots = (2 * demand.slots, 4 * demand.slots)
@@ -103,7 +103,7 @@ def _predictions(
     if timeout_s:
         told.append(model.with_timeout(demand, timeout_s))
     if probes:
-        told.append(model.with_probe(demand, probes, probe_s))
+        told.append(model.with_probe(demand, probes, probe_s or model.PROBE_S))
     if restart:
-        told.append(model.restart(demand, pool))
+        told.append(model.restart(demand, pool or 1))
     return told

@@ -80,7 +80,9 @@ def test_what_cannot_be_predicted(
         ["--probe-first", "somewhere"],
         ["--probe-first", "192.0.2.66"],
         ["--probe-first", "192.0.2.66:99999"],
-        ["--pool", "0"],
+        ["--restart", "--pool", "0"],
+        ["--pool", "2"],
+        ["--probe-time", "1s"],
     ],
 )
 def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
