@@ -22,7 +22,7 @@ from porttrace.analysis.model import (
 )
 from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
-from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.escape import clipped, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.stacks import telling
 
@@ -130,7 +130,7 @@ def short(ns: float) -> str:
 
 def ending(trace: Trace, findings: Sequence[Finding]) -> str:
     """Return everything that is printed when a trace ends."""
-    parts = ["\n".join(_trust(trace))]
+    parts = ["\n".join([*heading(trace), *_trust(trace)])]
     if len(trace.attempts):
         parts.append("\n".join(process_lines(trace)))
     parts += [finding_text(finding) for finding in findings]
@@ -138,16 +138,31 @@ def ending(trace: Trace, findings: Sequence[Finding]) -> str:
     return "\n\n".join(parts)
 
 
+def heading(trace: Trace) -> list[str]:
+    """Return two lines: which host, kernel and mode a trace is of; since when, how long, whom."""
+    host, kernel = trace.host.name or "a host without a name", trace.host.kernel
+    linux = f", Linux {kernel}" if kernel else ""
+    began = summary.began(trace) or "a time that is not known"
+    return [
+        clipped(f"Host: {host}{linux}; {trace.host.mode} mode", 80),
+        clipped(
+            f"Traced: from {began} for {summary.duration_s(trace):.1f} s;"
+            f" {f'filter: {trace.filter}' if trace.filter else 'no filter'}",
+            80,
+        ),
+    ]
+
+
 def _trust(trace: Trace) -> Iterator[str]:
     trust = summary.trust(trace)
     lost = f"{trust.lost_events} LOST" if trust.lost_events else "none lost"
     wire = "wire probe on" if trace.host.wire else "no wire probe"
-    unknown = f", {trust.attempts_unknown} attempts with an unknown end" * bool(
+    unknown = f", {names.count(trust.attempts_unknown, 'attempt')} with an unknown end" * bool(
         trust.attempts_unknown
     )
     yield from wrapped(
-        f"Trust: traced {summary.duration_s(trace):.1f} s, {trust.events} events, {lost}{unknown}; "
-        f"{trace.host.mode} mode, {wire}."
+        f"Trust: {names.count(trust.events, 'event')}, {lost}{unknown}; {trace.host.mode} mode,"
+        f" {wire}."
     )
     for note in trust.notes:
         yield from wrapped(printable(note), "  - ")

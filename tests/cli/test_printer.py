@@ -42,7 +42,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[2].split()[:2] == ["4.000", "7"]
     assert "in SYN_SENT" in lines[2]
     assert out.count("[CRITICAL] serialized-connects: firm") == 2
-    assert "Trust: traced 8.0 s" in out
+    assert "Traced: from " in out and " for 8.0 s; " in out
     assert "\x1b" not in out
 
 

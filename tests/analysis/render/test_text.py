@@ -232,8 +232,25 @@ def test_an_ending_without_attempts() -> None:
 def test_an_ending_in_peace() -> None:
     trace = trace_of(busy(), host=Host(mode="fentry", wire=True))
     shown = text.ending(trace, ())
-    assert "Nothing wrong found in 29 attempts" in shown
+    assert "No throttle found in 29 attempts; 9 attempts timed out: 192.0.2.2:80." in shown
     assert "none lost; fentry mode, wire probe on" in " ".join(shown.split())
+
+
+def test_a_report_begins_with_what_it_is_of() -> None:
+    host = Host(name="web1", kernel="6.1.0-18-amd64", mode="kprobe")
+    trace = trace_of(busy(), host=host, filter="pid 7", wall_offset_ns=1_700_000_000 * S)
+    assert text.ending(trace, ()).splitlines()[:2] == [
+        "Host: web1, Linux 6.1.0-18-amd64; kprobe mode",
+        "Traced: from 2023-11-14 22:13:20 UTC for 200.0 s; filter: pid 7",
+    ]
+    long = replace(trace, filter=f"comm {HOSTILE * 20}", host=replace(host, name=HOSTILE * 20))
+    assert not raw_characters("\n".join(text.heading(long)))
+    assert max(lines("\n".join(text.heading(long)))) == 80
+    bare = text.heading(replace(trace, wall_offset_ns=0, filter="", host=Host()))
+    assert bare == [
+        "Host: a host without a name; tracepoint mode",
+        "Traced: from a time that is not known for 200.0 s; no filter",
+    ]
 
 
 def test_an_ending_with_losses_says_so() -> None:
