@@ -141,7 +141,9 @@ def _who(trace: Trace, cases: list[Case]) -> str:
     if len(cases) > 1:
         return f"{len(cases)} groups, each for itself"
     pids = np.unique(cases[0].attempts()["pid"])
-    return names.process(trace, int(pids[0])) if len(pids) == 1 else f"{len(pids)} processes"
+    return (
+        names.process(trace, int(pids[0])) if len(pids) == 1 else names.count(len(pids), "process")
+    )
 
 
 # One that never got past the throttle has no service that could be replayed.
@@ -243,7 +245,8 @@ def believable(throttle: Throttle) -> Fit:
 def _misfit(found: Fit) -> str:
     typical = names.duration(found.median_error_s * 1e9)
     said = (
-        f"with the slots of the trace only {found.near} of {found.waits} waits come out within"
+        "with the slots of the trace only"
+        f" {found.near} of {names.count(found.waits, 'wait')} come out within"
         f" {NEAR:.0%} or {NEAR_NS // 1_000_000} ms, the typical one is {typical} off, all together"
         f" {found.predicted_s:.1f} s instead of {found.measured_s:.1f} s"
     )

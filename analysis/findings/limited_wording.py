@@ -69,7 +69,7 @@ def _who(trace: Trace, found: Denial, denied: Attempts) -> str:
     first = denied[0]
     process = names.process(trace, int(first["pid"]))
     number = len(np.unique(denied["pid"]))
-    pids = "1 process" if number == 1 else f"{number} processes"
+    pids = names.count(number, "process")
     known = trace.processes.get(int(first["pid"]))
     return {
         "process": f"Process {process}",

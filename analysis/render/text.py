@@ -191,7 +191,7 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
             f"{short(row['p95_ns']):>5} {short(row['p99_ns']):>5}"
         ).rstrip()
     if len(table) > most:
-        yield f"        ... and {len(table) - most} more processes"
+        yield f"        ... and {names.count(len(table) - most, 'more process')}"
     outcomes = summary.by_outcome(trace.attempts)
     listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
     yield from wrapped(f"Outcomes: {listed}")
@@ -230,7 +230,7 @@ def finding_text(finding: Finding) -> str:
             len(finding.blockers),
         ),
         _section(
-            "What can interpose there (facts; none is proof)",
+            "Suspects: what can interpose there (facts; none is proof)",
             [_suspect(each, finding.place) for each in finding.suspects[:_SHOWN]],
             len(finding.suspects),
         ),
@@ -291,7 +291,5 @@ def _suspect(suspect: Suspect, place: str) -> str:
 
 
 def _not_looked(finding: Finding) -> list[str]:
-    # One line: what is missing limits what the list above can tell, no more.
     told = finding.evidence.get("not_looked")
-    names = [str(each).partition(":")[0] for each in told] if isinstance(told, list) else []
-    return [", ".join(names)] if names else []
+    return [str(each) for each in told] if isinstance(told, list) else []

@@ -292,7 +292,8 @@ def test_suspects_at_another_place_say_so_and_many_are_counted() -> None:
     assert "- guard (pid 5) answers [/proc/5/fd]" in shown
     assert "- fact 0 (at another place: connect) [/x]" in shown
     assert "    ... and 5 more" in shown
-    assert "  Not looked at on this host:\n    - kernel modules, BPF\n" in shown
+    assert "  Not looked at on this host:\n    - kernel modules: no file\n" in shown
+    assert "    - BPF: refused\n" in shown
 
 
 def test_only_what_can_hold_at_the_place_could_have_done_it() -> None:

@@ -84,11 +84,12 @@ function showAttempts(attempts) {
 }
 
 function foldsOf(finding) {
-  const { hypotheses = [], scopes = [], settle } = finding.evidence;
+  const { hypotheses = [], scopes = [], not_looked = [], settle } = finding.evidence;
   const advice = finding.advice.map((text) => el("li", {}, text));
   return [
     fold("What to do", advice),
-    fold("What can interpose there (facts; none is proof)", finding.suspects.map(suspectNode)),
+    fold("Suspects: what can interpose there (facts; none is proof)", finding.suspects.map(suspectNode)),
+    fold("Not looked at on this host", not_looked.map((text) => el("li", {}, text))),
     fold("Other explanations that were tested", hypotheses.map(hypothesisNode)),
     fold("Whom it counts", scopes.map(scopeNode)),
     fold("Numbers behind it", numbersOf(finding.evidence)),
