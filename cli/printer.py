@@ -101,8 +101,8 @@ class JsonPrinter:
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print an object for each attempt that is still not over, with the stack that holds it."""
         for row in rows:
-            stack = list(stacks.get(_stack_id(row), ()))
-            line = {**self._attempt(row), "now_ns": now_ns, "stack": stack}
+            stack, known = stacks.get(_stack_id(row), ()), self._processes.get(int(row["pid"]))
+            line = report.pending_json(row, now_ns, stack, known, self._reasons)
             self._line("pending", line)
         sys.stdout.flush()
 
