@@ -5,14 +5,23 @@ is not over yet stands in it as `pending`.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis.attempts import Open, flush, mark_losses
 from porttrace.analysis.concurrency import open_at_start
-from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Outcome, Trace, start_ns
+from porttrace.analysis.model import (
+    ATTEMPT,
+    Attempts,
+    Loss,
+    Outcome,
+    Process,
+    Table,
+    Trace,
+    start_ns,
+)
 from porttrace.analysis.rows import in_order
 from porttrace.tracer.event import Events, EventType, Flag
 from porttrace.tracer.facts import Held
@@ -79,20 +88,25 @@ def assemble(
     rows = mark_losses(_sorted([*finished, flush(carried, about.losses)], held), about.losses)
     trace = dataclasses.replace(about, attempts=rows)
     rows["in_flight_at_start"], rows["demand_at_start"] = open_at_start(trace.columns)
-    rows["watched"] = _watched(trace)
+    rows["watched"] = watched(trace.columns, about.processes, about.watches)
     return trace
 
 
-def _watched(trace: Trace) -> npt.NDArray[np.bool_]:
-    # Of each attempt: was the wire of its network namespace watched when its SYN was sent?
-    pids, which = np.unique(trace.columns["pid"], return_inverse=True)
+def watched(
+    attempts: Table, processes: Mapping[int, Process], watches: Mapping[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Tell of each attempt whether the wire of its network namespace was watched at its SYN.
+
+    `watches`: network namespace (inode) to since when, ns.
+    """
+    pids, which = np.unique(attempts["pid"], return_inverse=True)
     never = np.iinfo(np.int64).max
-    known = [trace.processes.get(pid) for pid in pids.tolist()]
-    since = [trace.watches.get(each.netns, never) if each else never for each in known]
+    known = [processes.get(pid) for pid in pids.tolist()]
+    since = [watches.get(each.netns, never) if each else never for each in known]
     began = np.array(since, np.int64)[which] if len(since) else np.zeros(0, np.int64)
-    syn_ns = trace.columns["syn_ns"]
-    watched: npt.NDArray[np.bool_] = (syn_ns > 0) & (syn_ns >= began)
-    return watched
+    syn_ns = attempts["syn_ns"]
+    seen: npt.NDArray[np.bool_] = (syn_ns > 0) & (syn_ns >= began)
+    return seen
 
 
 def _sorted(parts: list[Attempts], held: Iterable[Held]) -> Attempts:

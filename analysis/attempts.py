@@ -245,12 +245,12 @@ def _counts(groups: Grouped) -> _Columns:
     return {
         "sport": groups.value("sport", with_port),
         "retransmits": np.bincount(resent, minlength=groups.count),
-        "resent_us": _resent_us(groups),
+        "resent": _resent(groups),
         "kernel_in_flight": groups.value("in_flight", started),
     }
 
 
-def _resent_us(groups: Grouped) -> npt.NDArray[np.uint32]:
+def _resent(groups: Grouped) -> npt.NDArray[np.void]:
     resent = groups.of_kind(EventType.RETRANSMIT)
     of = groups.group[resent]  # ascending, as the events of each group are in order
     turn = np.arange(len(of)) - np.searchsorted(of, of, "left")
@@ -258,7 +258,7 @@ def _resent_us(groups: Grouped) -> npt.NDArray[np.uint32]:
     times = np.zeros((groups.count, RESENT_KEPT), np.uint32)
     kept = turn < RESENT_KEPT
     times[of[kept], turn[kept]] = np.clip(since_us[kept], 1, 2**32 - 1)
-    return times
+    return times.view(ATTEMPT["resent"]).reshape(-1)
 
 
 # What the wire probe saw is told, as far as it is known then, by each later event of the socket.

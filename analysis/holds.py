@@ -7,6 +7,7 @@ and the `return` to the program. `beyond` is all from SYN_SENT to the outcome: w
 not watched, its parts are not known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from porttrace.analysis.model import Answer, Origin, Outcome, Table
 PLACES = ("user", "gate", "connect", "beyond", "egress", "network", "ingress", "return")
 ON_THE_WAY = ("egress", "network", "ingress")
 """The places behind SYN_SENT that only the wire tells apart."""
+HOLDS = ("gate", "connect", "egress", "ingress")
+"""Places on this host at which the kernel, or what hooks into it, holds an attempt."""
 HELD_NS = 10_000_000
 """A shorter wait is no hold: schedulers and tracers of system calls cost as much."""
 
@@ -96,6 +99,22 @@ def _given_up_ns(attempts: Table, trace_end: int) -> Ints:
 def waits(attempts: Table, trace_end: int) -> dict[str, Ints]:
     """Return for each of `PLACES` how long each attempt stood there, ns."""
     return {place: spans(attempts, place, trace_end).lengths() for place in PLACES}
+
+
+def held(attempts: Table, trace_end: int) -> tuple[Ints, Ints]:
+    """Return how long each attempt was held at `HOLDS` in all (ns), and `longest` of these."""
+    lengths = [spans(attempts, place, trace_end).lengths() for place in HOLDS]
+    total: Ints = np.sum(lengths, axis=0)
+    return total, longest(lengths)
+
+
+def longest(lengths: Sequence[Ints]) -> Ints:
+    """Return which of `HOLDS` held each attempt longest (its index), -1: none for `HELD_NS`.
+
+    `lengths` are ns, in the order of `HOLDS`.
+    """
+    most = np.max(lengths, axis=0)
+    return np.where(most >= HELD_NS, np.argmax(lengths, axis=0), -1)
 
 
 def service(attempts: Table, place: str, trace_end: int) -> Spans:

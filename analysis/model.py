@@ -33,6 +33,7 @@ __all__ = (
     "Table",
     "Trace",
     "no_attempts",
+    "resent_us",
     "start_ns",
 )
 
@@ -96,7 +97,7 @@ ATTEMPT = np.dtype(
         ("complete", "?"),  # False where lost events may have touched the row
         ("errno", "<i4"),  # positive errno, 0 none or not known
         ("retransmits", "<u2"),  # SYNs sent again
-        ("resent_us", "<u4", (RESENT_KEPT,)),  # ... and when each, since syn_ns, us; 0: no more
+        ("resent", f"V{4 * RESENT_KEPT}"),  # ... and when each: `resent_us`
         # the wire probe's; 0 where it saw nothing or did not watch
         ("watched", "?"),  # it watched from before the SYN: what it did not see was not there
         ("wire_count", "<u2"),  # SYNs that left
@@ -254,6 +255,12 @@ class Finding:
 def no_attempts() -> Attempts:
     """Return an array of no attempts."""
     return np.empty(0, ATTEMPT)
+
+
+def resent_us(attempts: Table) -> npt.NDArray[np.uint32]:
+    """Return when each SYN was sent again, us since syn_ns; 0: no more. Shape (n, RESENT_KEPT)."""
+    raw = np.ascontiguousarray(attempts["resent"])
+    return raw.view("<u4").reshape(-1, RESENT_KEPT)
 
 
 def start_ns(attempts: Table) -> npt.NDArray[np.int64]:

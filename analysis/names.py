@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from porttrace.analysis.model import Party, Process, Trace
+from porttrace.tracer.words import count as count
 
 
 @lru_cache(maxsize=65_536)
@@ -64,11 +65,6 @@ def duration(ns: float) -> str:
     if ns >= 0.995e6:
         return f"{ns / 1e6:.0f} ms"
     return "under 1 ms"
-
-
-def count(number: int, noun: str) -> str:
-    """Return `1 attempt`, `2 attempts`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def ruleset(pid: int) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from porttrace.analysis.concurrency import Bools, Ints
 from porttrace.analysis.dropped import LATE_NS, NEVER_SENT
 from porttrace.analysis.holds import HELD_NS, Queue, Spans, service, spans
-from porttrace.analysis.model import Answer, Outcome, Table
+from porttrace.analysis.model import Answer, Outcome, Table, resent_us
 
 MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
@@ -186,7 +186,7 @@ def _syns(past: Spans, asking: Bools, sent: Ints) -> _Syns:
 
 def sent_ns(attempts: Table) -> Ints:
     """Return when each SYN of each attempt left, ns; NEVER_SENT behind the last. Shape (n, k)."""
-    first, resent = _ns(attempts, "wire_ns"), np.asarray(attempts["resent_us"], np.int64)
+    first, resent = _ns(attempts, "wire_ns"), resent_us(attempts).astype(np.int64)
     again = np.where(resent > 0, _ns(attempts, "syn_ns")[:, None] + 1000 * resent, NEVER_SENT)
     return np.hstack([np.where(first > 0, first, NEVER_SENT)[:, None], again])
 

@@ -1,6 +1,6 @@
 """Tables for the eye or for a program: rows chosen, sorted, cut, and written a line each.
 
-Lines for people fit 80 columns where names and addresses let them, and 100 always; what a process
+Lines for people fit 80 columns where names and addresses let them, and 105 always; what a process
 chose is escaped in them. JSON lines have every column and lose nothing.
 """
 
@@ -24,12 +24,16 @@ _WIDTH, _MOST = 80, 100
 _SHORTEST_NAME = 6
 
 
+class UnknownColumnError(PorttraceError):
+    """The table has no column of that name; the hint names those that it has."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which rows are wanted: those that match every field that is not empty.
 
     `destinations` are addresses, or addresses with a port as a table shows them; `containers` are
-    ids or names; `held_ns` is the least time before the SYN at the gate and in connect.
+    ids or names; `held_ns` is the least time held on this host (`held_ns` of `tables.attempts`).
     """
 
     pids: Collection[int] = ()
@@ -70,10 +74,12 @@ def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
 def ordered(
     frame: pd.DataFrame, column: str = "", reverse: bool = False, limit: int | None = None
 ) -> pd.DataFrame:
-    """Return `frame` sorted by `column` (its `_ns` may be left out), cut to `limit` rows.
+    """Return `frame` sorted by `column`, cut to `limit` rows.
+
+    Its `_ns` may be left out, and the headings of the lines for people are understood.
 
     Rows without a value come last either way; without `column` the order stays.
-    Raises PorttraceError when there is no such column.
+    Raises UnknownColumnError when there is no such column.
     """
     if column:
         key = frame[_column(frame, column)]
@@ -86,11 +92,21 @@ def ordered(
     return frame if limit is None else frame.head(limit)
 
 
+# What the lines for people call otherwise than the columns.
+_HEADINGS = {
+    "start": "first_ns", "took": "wait_beyond_ns", "where": "held_place", "thread": "comm",
+    "time": "time_ns", "result": "error", "flight": "in_flight",
+}  # fmt: skip
+
+
 def _column(frame: pd.DataFrame, name: str) -> str:
-    for known in (name, f"{name}_ns"):
+    name = name if name in frame else name.lower()
+    for known in (name, f"{name}_ns", _HEADINGS.get(name, "")):
         if known in frame:
             return known
-    raise PorttraceError(f"there is no column {name!r}", f"there are {', '.join(frame.columns)}")
+    raise UnknownColumnError(
+        f"there is no column {name!r}", f"there are {', '.join(frame.columns)}"
+    )
 
 
 def json_lines(kind: str, frame: pd.DataFrame) -> Iterator[str]:
@@ -123,10 +139,10 @@ def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
     distinct = list(_distinct(frame))
     inside = {row.pid: _inside(row) for row in distinct}
     in_containers = [row for row in distinct if inside[row.pid]]
-    name, where = _widths(frame, 44, [who.width(inside[r.pid], r.comm) for r in in_containers])
+    name, where = _widths(frame, 52, [who.width(inside[r.pid], r.comm) for r in in_containers])
     yield (
         f"{'START':>8} {'PID':>7} {'THREAD':<{name}} {'DESTINATION':<{where}} {'OUTCOME':<11} "
-        f"{'HELD':>6} {'TOOK':>6}"
+        f"{'HELD':>6} {'WHERE':<7} {'TOOK':>6}"
     )
     for row in _rows(frame):
         more = "+" if row.outcome == "pending" else ""
@@ -135,7 +151,7 @@ def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
         yield (
             f"{_seconds(row.first_ns - start_ns)} {row.pid:>7} "
             f"{who.called(inside[row.pid], row.comm, name)} "
-            f"{row.destination:<{where}} {row.outcome:<11} {held:>6} {took:>6}"
+            f"{row.destination:<{where}} {row.outcome:<11} {held:>6} {row.held_place:<7} {took:>6}"
         ).rstrip()
 
 

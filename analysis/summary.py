@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,14 @@ def _latency(took_ns: npt.NDArray[np.int64]) -> dict[str, float]:
     shares = (50, 95, 99)
     values = np.percentile(took_ns, shares) if len(took_ns) else [float("nan")] * len(shares)
     return {f"p{share}_ns": float(value) for share, value in zip(shares, values, strict=True)}
+
+
+def began(trace: Trace) -> str:
+    """Return when the trace began by the wall clock, in UTC; "" where that is not known."""
+    if not trace.wall_offset_ns:
+        return ""
+    begin_s = (trace.start_ns + trace.wall_offset_ns) / 1e9
+    return datetime.fromtimestamp(begin_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration_s(trace: Trace) -> float:

@@ -14,6 +14,7 @@ import pandas as pd
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, scope_keys
 from porttrace.analysis.frames import attempts_table, concurrency_table
+from porttrace.analysis.holds import HOLDS, longest
 from porttrace.analysis.model import Trace, start_ns
 from porttrace.tracer.event import Events, EventType, Flag, Origin
 
@@ -26,7 +27,9 @@ def attempts(trace: Trace) -> pd.DataFrame:
     """Return one row per attempt, in the order of `trace.attempts`: `frames.attempts_table`, and
 
     `start_time`, the wall clock (UTC) of the first mark; `first_ns`, that mark; `destination`, as
-    `192.0.2.2:389`; `held_ns`, how long it stood at the gate and in connect, before the SYN.
+    `192.0.2.2:389`; `held_ns`, how long it was held on this host, at the gate, in connect, at
+    egress and at ingress together; `held_place`, which of these held it longest, "" where none
+    held it for 10 ms.
     """
     frame, first = attempts_table(trace), start_ns(trace.attempts)
     first = np.where(first == np.iinfo(np.int64).max, trace.start_ns, first)
@@ -34,13 +37,16 @@ def attempts(trace: Trace) -> pd.DataFrame:
         "attempt_id": ("start_time", wall_clock(trace, first)),
         "dport": ("destination", _destinations(frame["daddr"].array, frame["dport"].to_numpy())),
         "blocking": ("first_ns", first),
-        "wait_beyond_ns": ("held_ns", frame["wait_gate_ns"] + frame["wait_connect_ns"]),
     }
+    lengths = [frame[f"wait_{place}_ns"].to_numpy() for place in HOLDS]
+    places = pd.Categorical.from_codes(longest(lengths) + 1, pd.Index(["", *HOLDS], dtype=object))
     columns: dict[str, Any] = {}
     for name in frame:
         columns[str(name)] = frame[name]
         if name in added:
             columns |= [added[str(name)]]
+        if name == "wait_beyond_ns":
+            columns |= {"held_ns": np.sum(lengths, axis=0), "held_place": places}
     return pd.DataFrame(columns)
 
 
@@ -117,7 +123,7 @@ def by_destination(trace: Trace) -> pd.DataFrame:
     """Return one row per destination, most attempts first, indexed by `destination`.
 
     Columns: attempts, answered (established ones), resent (SYNs sent again), median_held_ns and
-    worst_held_ns (before the SYN), median_took_ns and worst_took_ns (from the SYN to the end).
+    worst_held_ns (held on this host), median_took_ns and worst_took_ns (from the SYN to the end).
     """
     frame = attempts(trace).assign(answered=lambda rows: rows["outcome"] == "established")
     table = frame.groupby("destination", observed=True).agg(

@@ -2,11 +2,10 @@
 
 A throttle that queues is a queue with c servers for each key of its scope. Its attempts are
 replayed, first come, first served: when each asked is its demand, how long it was past the
-throttle its service. A thread that waits less asks again sooner. Only where this model gives the
-waits of the trace itself is it worth believing for any other case.
+throttle its service. A thread that waits less asks again sooner. Only where this model, with the
+slots of the trace, gives the waits of the trace is it worth believing for any other case.
 """
 
-import heapq
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from porttrace.analysis.findings import serialized
 from porttrace.analysis.findings.alternatives import Case
 from porttrace.analysis.holds import HELD_NS
 from porttrace.analysis.model import Outcome, Trace
+from porttrace.analysis.replay import Demand, Names, calibrated, replay
 from porttrace.analysis.rows import take
 from porttrace.tracer.errors import PorttraceError
 
@@ -28,27 +28,11 @@ MIN_FIT = 0.8
 PROBE_S = 0.2
 """So long a cheap probe of a dead port takes, unless told otherwise."""
 
-Names = npt.NDArray[np.str_]
+Floats = npt.NDArray[np.float64] | Ints
 
 
 class WhatIfError(PorttraceError):
     """There is nothing that could be replayed, or the model does not fit it."""
-
-
-@dataclass(frozen=True)
-class Demand:
-    """The attempts behind one throttle, one value each, sorted by when they asked; times in ns."""
-
-    key: Ints  # those of one key share the slots
-    asked: Ints
-    service: Ints  # past the throttle's place
-    waited: Ints  # as measured
-    good: Bools  # established
-    to: Names  # destination
-    over: Ints  # when each was over, as measured
-    thread: Ints  # that asks again only when its attempt is over; -1 where none is known
-    slots: int = 1
-    lag_ns: int = 0  # from an end until the throttle lets the next one go
 
 
 @dataclass(frozen=True)
@@ -66,22 +50,35 @@ class Throttle:
 
 
 @dataclass(frozen=True)
+class Off:
+    """A destination whose waits the model does not give: seconds, all attempts there together."""
+
+    destination: str
+    measured_s: float
+    predicted_s: float
+
+
+@dataclass(frozen=True)
 class Fit:
-    """How well the model gives the waits of the trace: of those that waited, or should have."""
+    """How well the unchanged model gives the waits of the trace: who waited, or should have."""
 
     waits: int
     near: int
     median_error_s: float
     measured_s: float  # all waits together
     predicted_s: float
+    passed: int  # of the waits: those that went straight on, where the model would hold them
+    off: tuple[Off, ...]  # destinations whose waits come out otherwise, the worst first
 
     def share(self) -> float:
         """Return the share of the waits that it gives to within 10 % or 50 ms."""
         return self.near / self.waits if self.waits else 1.0
 
     def good(self) -> bool:
-        """Tell whether predictions are worth anything."""
-        return self.waits > 0 and self.share() >= MIN_FIT
+        """Tell whether predictions are worth anything: attempt by attempt, and in sum."""
+        sum_ns, all_ns = self.predicted_s * 1e9, self.measured_s * 1e9
+        fits = bool(_near(np.array([sum_ns]), np.array([all_ns]), np.array([self.waits]))[0])
+        return self.waits > 0 and self.share() >= MIN_FIT and fits
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def throttle_of(trace: Trace) -> Throttle:
         who=_who(trace, alike),
         unserved=sum(left for _, left in demands),
         others=len(cases) - len(alike),
-        demand=_together([demand for demand, _ in demands], best.group.verdict.slots),
+        demand=calibrated(_together([d for d, _ in demands], best.group.verdict.slots)),
     )
 
 
@@ -144,7 +141,9 @@ def _who(trace: Trace, cases: list[Case]) -> str:
     if len(cases) > 1:
         return f"{len(cases)} groups, each for itself"
     pids = np.unique(cases[0].attempts()["pid"])
-    return names.process(trace, int(pids[0])) if len(pids) == 1 else f"{len(pids)} processes"
+    return (
+        names.process(trace, int(pids[0])) if len(pids) == 1 else names.count(len(pids), "process")
+    )
 
 
 # One that never got past the throttle has no service that could be replayed.
@@ -190,63 +189,36 @@ def _together(parts: list[Demand], slots: int) -> Demand:
     return Demand(**{n: c[order] for n, c in whole.items()}, slots=slots, lag_ns=lag)  # type: ignore[arg-type]
 
 
-def replay(demand: Demand) -> Ints:
-    """Return how long each attempt waits (ns) if slots go to whoever asked first, key by key.
-
-    A thread asks again as long after its attempt before was over as it did in the trace.
-    """
-    waits = np.zeros(len(demand.asked), np.int64)
-    before, pause = _order(demand)
-    after = np.full(len(before), -1, np.int64)
-    after[before[before >= 0]] = np.flatnonzero(before >= 0)
-    service, following, rest = demand.service.tolist(), after.tolist(), pause.tolist()
-    free: dict[int, list[int]] = {key: [] for key in np.unique(demand.key).tolist()}
-    keys, first = demand.key.tolist(), np.flatnonzero(before < 0).tolist()
-    asking = [(time, i) for time, i in zip(demand.asked[first].tolist(), first, strict=True)]
-    heapq.heapify(asking)
-    while asking:
-        time, i = heapq.heappop(asking)
-        taken, begin = free[keys[i]], time
-        if len(taken) == demand.slots:
-            begin = max(time, heapq.heappop(taken))
-        waits[i] = begin - time
-        # Who needs no time takes no slot.
-        heapq.heappush(taken, begin + service[i] + demand.lag_ns if service[i] else begin)
-        if following[i] >= 0:
-            heapq.heappush(asking, (begin + service[i] + rest[following[i]], following[i]))
-    return waits
-
-
-# For each attempt the one that its thread made before, and the pause between; -1 where it did not
-# wait for any: the first of a thread, and what a thread that does not block has in flight at once.
-def _order(demand: Demand) -> tuple[Ints, Ints]:
-    order = np.lexsort((demand.asked, demand.thread))
-    same = demand.thread[order[1:]] == demand.thread[order[:-1]]
-    same &= demand.thread[order[1:]] >= 0
-    pause = np.zeros(len(order), np.int64)
-    pause[order[1:]] = demand.asked[order[1:]] - demand.over[order[:-1]]
-    before = np.full(len(order), -1, np.int64)
-    chained = same & (pause[order[1:]] >= 0)
-    # A thread whose attempts ever overlap does not wait for them.
-    apart = np.unique(demand.thread[order[1:]][same & ~chained])
-    chained &= ~np.isin(demand.thread[order[1:]], apart)
-    before[order[1:][chained]] = order[:-1][chained]
-    return before, pause
-
-
 def fit(demand: Demand) -> Fit:
-    """Return how well the model gives the waits that were measured, each asked for when it was."""
-    predicted = replay(replace(demand, thread=np.full(len(demand.asked), -1, np.int64)))
-    counted = np.maximum(predicted, demand.waited) >= HELD_NS
-    error = np.abs(predicted - demand.waited)[counted]
-    allowed = np.maximum(NEAR * demand.waited[counted], NEAR_NS)
+    """Return how well the unchanged model gives the waits that were measured."""
+    predicted, measured = replay(demand), demand.waited
+    passed = np.zeros(len(measured), np.bool_) if demand.passed is None else demand.passed
+    counted = (np.maximum(predicted, measured) >= HELD_NS) | passed
+    near = _near(predicted, measured, np.ones(len(measured))) & ~passed
+    error = np.abs(predicted - measured)[counted & ~passed]
     return Fit(
         waits=int(counted.sum()),
-        near=int(np.count_nonzero(error <= allowed)),
+        near=int((near & counted).sum()),
         median_error_s=float(np.median(error)) / 1e9 if len(error) else 0.0,
-        measured_s=float(demand.waited.sum()) / 1e9,
+        measured_s=float(measured.sum()) / 1e9,
         predicted_s=float(predicted.sum()) / 1e9,
+        passed=int(passed.sum()),
+        off=tuple(_off(demand, predicted, counted)),
     )
+
+
+def _near(predicted: Floats, measured: Floats, attempts: Floats) -> Bools:
+    allowed = np.maximum(NEAR * measured, NEAR_NS * np.maximum(1, attempts))
+    near: Bools = np.abs(predicted - measured) <= allowed
+    return near
+
+
+def _off(demand: Demand, predicted: Ints, counted: Bools) -> list[Off]:
+    names_of, at = np.unique(demand.to, return_inverse=True)
+    sums = [np.bincount(at, each) for each in (predicted, demand.waited, counted)]
+    wrong = np.flatnonzero(~_near(*sums)).tolist()
+    off = [Off(str(names_of[i]), sums[1][i] / 1e9, sums[0][i] / 1e9) for i in wrong]
+    return sorted(off, key=lambda each: -abs(each.predicted_s - each.measured_s))
 
 
 def believable(throttle: Throttle) -> Fit:
@@ -262,20 +234,37 @@ def believable(throttle: Throttle) -> Fit:
             "nobody behind this throttle has gone on yet: there is no wait to check the model with",
             "trace for longer, until some of the held attempts have gone on",
         )
-    off = names.duration(found.median_error_s * 1e9)
     raise WhatIfError(
-        "the model does not fit this trace, so its predictions would be worth nothing: only"
-        f" {found.near} of {found.waits} waits come out within {NEAR:.0%} or"
-        f" {NEAR_NS // 1_000_000} ms, the typical one is {off} off, all"
-        f" together {found.predicted_s:.1f} s instead of {found.measured_s:.1f} s",
+        "the model does not fit this trace, so its predictions would be worth nothing:"
+        f" {_misfit(found)}",
         "a throttle that does not serve in the order of asking, lost events, or other processes"
         " behind the same throttle make it so: trace all of them, for longer",
     )
 
 
+def _misfit(found: Fit) -> str:
+    typical = names.duration(found.median_error_s * 1e9)
+    said = (
+        "with the slots of the trace only"
+        f" {found.near} of {names.count(found.waits, 'wait')} come out within"
+        f" {NEAR:.0%} or {NEAR_NS // 1_000_000} ms, the typical one is {typical} off, all together"
+        f" {found.predicted_s:.1f} s instead of {found.measured_s:.1f} s"
+    )
+    worst = [
+        f"{each.destination} {each.predicted_s:.1f} s instead of {each.measured_s:.1f} s"
+        for each in found.off[:3]
+    ]
+    return f"{said} ({'; '.join(worst)})" if worst else said
+
+
 def as_traced(demand: Demand) -> Prediction:
     """Return the waits as they were measured."""
     return Prediction("as traced", (), _lines(demand.to, demand.waited))
+
+
+def unchanged(demand: Demand) -> Prediction:
+    """Return the waits that the model gives where nothing is changed."""
+    return Prediction("model, unchanged", (), _lines(demand.to, replay(demand)))
 
 
 _SAME_DEMAND = "a thread asks again as long after its attempt was over as it did in the trace"

@@ -8,7 +8,6 @@ import click
 
 from porttrace.tracer.checks import Check, checks, verdict
 
-_STATUS = {True: "ok", False: "missing", None: "unknown"}
 _VERDICTS = {
     0: "Live tracing can work here.",
     3: "This user may not trace; as root, doctor also sees the rest.",
@@ -47,7 +46,8 @@ def json_line(check: Check) -> str:
 
 def table_row(check: Check) -> str:
     """Return a check in lines of less than 80 columns; only a fault has a cost and a remedy."""
-    lines = _wrapped(f"{_STATUS[check.ok]:<8} {check.name:<15} ", check.detail)
+    status = {True: "ok", False: check.word, None: "unknown"}[check.ok]
+    lines = _wrapped(f"{status:<8} {check.name:<15} ", check.detail)
     if check.ok is False:
         lines += _wrapped(f"{_INDENT}costs: ", check.cost)
         lines += _wrapped(f"{_INDENT}mend:  ", check.remedy)

@@ -20,6 +20,7 @@ from porttrace.lab.throttle import (
     ANSWERS,
     DESCRIPTION_OF_KIND,
     SCOPES_OF_KIND,
+    TIMED_KINDS,
     Throttle,
     default_scope,
 )
@@ -60,23 +61,16 @@ def list_scenarios() -> None:
 
 @lab.command(context_settings={"ignore_unknown_options": False})
 @click.argument("throttle", type=click.Choice(sorted(SCOPES_OF_KIND)))
-@click.option("--slots", type=click.IntRange(0), default=1, show_default=True,
-              help="Attempts let through at once; 0: all.")  # fmt: skip
+@click.option("--slots", type=click.IntRange(0),
+              help="Attempts let through at once (default: 1); 0: all.")  # fmt: skip
 @click.option("--scope", type=click.Choice(_SCOPES),
               help="Whom the throttle counts (default: the process, where it can).")  # fmt: skip
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), default=2.0,
-              show_default=True, help="Attempts a second, for rate and rate-hold.")  # fmt: skip
-@click.option("--answer", type=click.Choice(ANSWERS), default="reset", show_default=True,
-              help="How deny rejects.")  # fmt: skip
+@click.option("--rate", "rate_per_s", type=click.FloatRange(min=0, min_open=True),
+              help="Attempts a second, for rate and rate-hold (default: 2).")  # fmt: skip
+@click.option("--answer", type=click.Choice(ANSWERS),
+              help="How deny rejects (default: reset).")  # fmt: skip
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
-def run(
-    throttle: str,
-    slots: int,
-    scope: str | None,
-    rate: float,
-    answer: str,
-    command: tuple[str, ...],
-) -> int:
+def run(throttle: str, command: tuple[str, ...], **chosen: Any) -> int:
     """Run COMMAND under a real throttle; its exit status is passed on.
 
     Throttles that change the packet filter do so in network namespaces of the lab's own: COMMAND
@@ -86,8 +80,21 @@ def run(
     Example:
       sudo porttrace lab run gate --slots 2 -- curl http://127.0.0.1/
     """
-    scope = scope or default_scope(throttle)
-    return run_throttled(Throttle(throttle, slots, scope, rate, answer), list(command))
+    given = {name: value for name, value in chosen.items() if value is not None}
+    _check_given(throttle, given)
+    wanted = {"scope": default_scope(throttle), **given}
+    return run_throttled(Throttle(throttle, **wanted), list(command))
+
+
+# What would change nothing was meant for another throttle.
+def _check_given(throttle: str, given: dict[str, Any]) -> None:
+    timed = throttle in TIMED_KINDS
+    if timed and "slots" in given:
+        raise click.UsageError(f"{throttle} counts by time: use --rate instead of --slots.")
+    if not timed and "rate_per_s" in given:
+        raise click.UsageError(f"--rate is for {' and '.join(TIMED_KINDS)}, not for {throttle}.")
+    if throttle != "deny" and "answer" in given:
+        raise click.UsageError(f"--answer is for deny, not for {throttle}.")
 
 
 @lab.command()
@@ -118,15 +125,19 @@ def scenario(
     Example:
       sudo porttrace lab scenario serialized-logins --dead-time 21s
     """
+    if force and not output:
+        raise click.UsageError("--force needs -o: it is about the file of the recording.")
+    story, settings = scenarios.find(name), _settings(chosen)
+    if not story.throttle_with(settings) and (chosen["slots"] is not None or chosen["scope"]):
+        raise click.UsageError(f"{name} has no throttle: leave --slots and --scope out.")
     features.require()
-    settings = _settings(chosen)
     with ExitStack() as ends:
         parts = ends.enter_context(output_file(output, force)) if output else None
         private = ends.enter_context(TemporaryDirectory(prefix="porttrace-"))
         # With a file for the exact truth the workload speaks in plain words.
         truth = truth or f"{private}/truth.jsonl"
         prepared = ends.enter_context(scenarios.prepare(name, settings, truth))
-        return _trace(scenarios.find(name), prepared, mode or "", as_json, parts)
+        return _trace(story, prepared, mode or "", as_json, parts)
 
 
 lab.add_command(matrix)

@@ -57,6 +57,8 @@ def live(
       sudo porttrace --json -- curl http://192.0.2.2/
       sudo porttrace -o login.ptrace --pid 1234
     """
+    if force and not output:
+        raise click.UsageError("--force needs -o: it is about the file of the recording.")
     features.require()
     check_targets(chosen["pids"])
     with ExitStack() as ends:

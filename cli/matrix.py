@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from porttrace.lab.errors import LabError
 from porttrace.lab.matrix import cases
 from porttrace.lab.matrix_dropped import judge_again
 from porttrace.lab.matrix_run import run_case, run_matrix, unrelated
@@ -58,7 +57,7 @@ def matrix(
         raise click.UsageError("--drop and --uncounted are for the recordings of --again.")
     chosen = [case for case in cases(runs, seed, short, controls) if only in case.key]
     if not chosen:
-        raise LabError(f"no run has {only!r} in its name", "leave --only away")
+        raise click.BadParameter(f"no run has {only!r} in its name.", param_hint="'--only'")
     if again:
         run = partial(judge_again, folder=again, share=drop / 100, counted=not uncounted)
     else:

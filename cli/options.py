@@ -1,5 +1,6 @@
 """Options that several commands share, spelt the same everywhere, and their types."""
 
+import ipaddress
 import os
 import pwd
 import re
@@ -42,6 +43,44 @@ class Ports(click.ParamType):  # type: ignore[type-arg]
         if not all(word.isdecimal() and len(word) < 6 and 0 < int(word) < 65536 for word in words):
             self.fail(f"{value!r} is no list of ports; write 80 or 80,443", param, ctx)
         return frozenset(map(int, words))
+
+
+class Address(click.ParamType[str]):
+    """An address, or one with a port, as reports write it: 192.0.2.2, [2001:db8::1]:389.
+
+    The text as the tables have it: an address by itself has no brackets.
+    """
+
+    name = "address"
+    with_port = False  # whether the port may not be left out
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        text = str(value)
+        alone = _ip(text.removeprefix("[").removesuffix("]"))
+        if alone and not self.with_port:
+            return str(alone)
+        host, colon, port = text.rpartition(":")
+        ip = _ip(host.removeprefix("[").removesuffix("]"))
+        if ip is None or not colon:
+            wanted = "192.0.2.2:389" if self.with_port else "192.0.2.2 or 192.0.2.2:389"
+            self.fail(f"{value!r} is no address: write {wanted}, as reports do", param, ctx)
+        if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
+            self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
+        return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
+
+
+class Endpoint(Address):
+    """An address with a port: 192.0.2.2:389 or [2001:db8::1]:389."""
+
+    name = "address:port"
+    with_port = True
+
+
+def _ip(text: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 class Comm(click.ParamType[str]):

@@ -55,20 +55,20 @@ class TextPrinter:
 
     def attempts(self, rows: Attempts) -> None:
         """Print a line for each attempt that ended."""
-        for row in rows:
+        for row, hold in zip(rows, text.holds_of(rows, 0), strict=True):
             known = self._processes.get(int(row["pid"]))
-            print(text.attempt_line(row, self._time(int(row["end_ns"])), known))
+            print(text.attempt_line(row, self._time(int(row["end_ns"])), hold, known))
         sys.stdout.flush()
 
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print a line for each attempt that is still not over, and what holds it."""
-        for row in rows:
+        for row, hold in zip(rows, text.holds_of(rows, now_ns), strict=True):
             # What holds it is told once; every further line only says that it still does.
-            hold = int(row["tid"]), int(row["gate_ns"] or row["call_ns"])
-            frames = () if hold in self._told else stacks.get(_stack_id(row), ())
-            self._told.add(hold)
+            which = int(row["tid"]), int(row["gate_ns"] or row["call_ns"])
+            frames = () if which in self._told else stacks.get(_stack_id(row), ())
+            self._told.add(which)
             known = self._processes.get(int(row["pid"]))
-            print(text.pending_line(row, now_ns, self._time(now_ns), frames, known))
+            print(text.pending_line(row, now_ns, self._time(now_ns), hold, frames, known))
         sys.stdout.flush()
 
     def finding(self, finding: Finding) -> None:
@@ -106,8 +106,8 @@ class JsonPrinter:
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print an object for each attempt that is still not over, with the stack that holds it."""
         for row in rows:
-            stack = list(stacks.get(_stack_id(row), ()))
-            line = {**self._attempt(row), "now_ns": now_ns, "stack": stack}
+            stack, known = stacks.get(_stack_id(row), ()), self._processes.get(int(row["pid"]))
+            line = report.pending_json(row, now_ns, stack, known, self._reasons)
             self._line("pending", line)
         sys.stdout.flush()
 

@@ -86,6 +86,8 @@ def probe(
     """
     if lab == bool(dead or live) or not (lab or (dead and live)):
         raise click.UsageError("name both --dead and --live, or --lab and neither of them.")
+    if dead and dead == live:
+        raise click.UsageError("--dead and --live are the same: DEAD must not answer, LIVE must.")
     if os.geteuid() != 0:
         raise NotPermittedError(
             "only root may put a process in the place of another", features.sudo_line()

@@ -32,6 +32,7 @@ from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.parts import Parts, Rotation
 from porttrace.tracer.recorder import Recorder, end, header
+from porttrace.tracer.words import count
 
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 # A hold this long makes us ask what could be the cause, while the process is there.
@@ -84,6 +85,8 @@ def record(
     """
     if keep and not rotate:
         raise click.UsageError("--keep needs --rotate: without it there is one file.")
+    if rotate and output == "-":
+        raise click.UsageError("--rotate needs files: name one with -o FILE instead of -.")
     features.require()
     check_targets(chosen["pids"])
     rotation = Rotation(rotate.size, rotate.seconds, keep or 0) if rotate else None
@@ -191,7 +194,8 @@ def summary(recorder: Recorder, start_ns: int) -> str:
     where = paths[-1] if len(paths) == 1 else f"{paths[0]} .. {paths[-1]}"
     lost = f"{recorder.lost:,} lost" if recorder.lost else "none lost"
     seconds = (time.monotonic_ns() - start_ns) / 1e9
+    events = count(recorder.events, "event", f"{recorder.events:,}")
     return (
-        f"Recorded {recorder.events:,} events ({lost}) in {seconds:.1f} s: "
+        f"Recorded {events} ({lost}) in {seconds:.1f} s: "
         f"{recorder.parts.size / 1e6:.1f} MB in {printable(where)}"
     )

@@ -36,6 +36,8 @@ def report(file: str, as_json: bool, html: str | None, force: bool, fail_on: str
       porttrace report login.ptrace --json | jq .findings
       porttrace report login.ptrace --html login.html --fail-on critical
     """
+    if force and not html:
+        raise click.UsageError("--force needs --html: it is about that file.")
     recording = load(file)
     if html:
         _write_page(recording, html, force)

@@ -10,7 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from porttrace.analysis import attempts
-from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
+from porttrace.analysis.assemble import (
+    assemble,
+    exits_of,
+    held_rows,
+    losses_of,
+    watched,
+    watches_of,
+)
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
@@ -71,6 +78,7 @@ class Session:
         self._events += len(done.events)
         self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
+        rows["watched"] = watched(rows, self.processes, self._watches)
         self._keep(rows)
         held = (rows["gate_ns"] > 0) & (rows["call_ns"] - rows["gate_ns"] > _SUSPECT_NS)
         held |= (rows["sleep_ns"] > 0) & (rows["call_ns"] - rows["sleep_ns"] > _SUSPECT_NS)
@@ -121,7 +129,9 @@ class Session:
     def waiting(self) -> Attempts:
         """Return the attempts that are not over: in SYN_SENT, or held at the last look."""
         under_way = attempts.pending(self._open)
-        return np.concatenate([under_way[under_way["end_ns"] == 0], held_rows(self._held)])
+        rows = np.concatenate([under_way[under_way["end_ns"] == 0], held_rows(self._held)])
+        rows["watched"] = watched(rows, self.processes, self._watches)
+        return rows
 
     def trace(self, end_ns: int) -> Trace:
         """Return everything so far as one `Trace` that ends at `end_ns`."""

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import click
 import pandas as pd
 
+from porttrace.analysis import names, tables
 from porttrace.analysis import show as rows
-from porttrace.analysis import tables
 from porttrace.analysis.concurrency import SCOPES
 from porttrace.analysis.export.csv import csv
 from porttrace.analysis.model import Outcome
 from porttrace.analysis.recording import Recording, load
 from porttrace.analysis.show import Filter
-from porttrace.cli.options import Duration, Ports
+from porttrace.cli.options import Address, Duration, Ports
 from porttrace.cli.writing import print_pieces, say_incomplete
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -37,11 +37,12 @@ _FILTERS = (
                  help="Of this container, machine or systemd service."),
     click.option("--comm", "comms", multiple=True, metavar="NAME", help="Of threads of this name."),
     click.option("-P", "--port", "ports", type=Ports(), help="To these remote ports."),
-    click.option("--destination", "destinations", multiple=True, metavar="ADDRESS[:PORT]",
-                 help="To this address; [ADDRESS]:PORT for IPv6."),
+    click.option("--destination", "destinations", multiple=True, type=Address(),
+                 metavar="ADDRESS[:PORT]", help="To this address; [ADDRESS]:PORT for IPv6."),
     click.option("--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES),
                  metavar="OUTCOME", help=f"That ended so: {', '.join(_OUTCOMES)}."),
-    click.option("--held", "held_s", type=Duration(), help="Held for at least this time."),
+    click.option("--held", "held_s", type=Duration(),
+                 help="Held on this host for at least this time, wherever."),
 )  # fmt: skip
 
 
@@ -51,7 +52,12 @@ _FILTERS = (
 @_filters
 @click.option("--scope", type=click.Choice(SCOPES), metavar="SCOPE",
               help=f"Whom concurrency counts: {', '.join(SCOPES)}.")  # fmt: skip
-@click.option("--sort", metavar="COLUMN", default="", help="Sort by a column of the JSON.")
+@click.option(
+    "--sort",
+    metavar="COLUMN",
+    default="",
+    help="Sort by a column, of the JSON or of the text: held, took, where.",
+)
 @click.option("--reverse", is_flag=True, help="The last, or the greatest, first.")
 @click.option("--limit", type=click.IntRange(0), metavar="N", help="At most so many rows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, all columns.")
@@ -76,6 +82,7 @@ def show(
     \b
     Example:
       porttrace show login.ptrace attempts --held 1s --sort held --reverse
+      porttrace show login.ptrace attempts --sort took --reverse --limit 10
       porttrace show login.ptrace events --pid 1234 --json
       porttrace show login.ptrace concurrency --scope destination --csv
     """
@@ -88,13 +95,29 @@ def show(
     if table == "accepts" and recording.header.host.mode == "tracepoint":
         click.echo(_NO_ACCEPTS, err=True)
     frame = _frame(recording, table, wanted, scope or "process")
-    frame = rows.ordered(frame, sort, reverse, limit)
+    if frame.empty:
+        click.echo(_nothing(recording, table, wanted), err=True)
+    frame = _ordered(frame, sort, reverse, limit)
     if as_csv:
         print_pieces(csv(frame, on_terminal=sys.stdout.isatty()))
         return
     start_ns = recording.trace.start_ns
     lines = rows.json_lines(_ROW[table], frame) if as_json else _LINES[table](frame, start_ns)
     _print(lines)
+
+
+def _ordered(frame: pd.DataFrame, sort: str, reverse: bool, limit: int | None) -> pd.DataFrame:
+    try:
+        return rows.ordered(frame, sort, reverse, limit)
+    except rows.UnknownColumnError as error:
+        raise click.BadParameter(f"{error}; {error.hint}.", param_hint="'--sort'") from None
+
+
+def _nothing(recording: Recording, table: str, wanted: Filter) -> str:
+    if not wanted.set_fields():
+        return f"note: there are no {table} in this recording."
+    whole = names.count(len(recording.trace.attempts), "attempt")
+    return f"note: nothing matches; the recording has {whole} in all."
 
 
 _NO_ACCEPTS = (

@@ -1,6 +1,5 @@
 """`porttrace whatif FILE`: the waits behind a recorded throttle, if something were changed."""
 
-import ipaddress
 import json
 from typing import Any
 
@@ -9,8 +8,9 @@ import click
 from porttrace.analysis import whatif as model
 from porttrace.analysis.recording import load
 from porttrace.analysis.render.whatif import whatif_json, whatif_text
-from porttrace.analysis.whatif import Demand, Prediction
-from porttrace.cli.options import Duration
+from porttrace.analysis.replay import Demand
+from porttrace.analysis.whatif import Prediction
+from porttrace.cli.options import Duration, Endpoint
 from porttrace.cli.writing import say_incomplete
 
 _MOST_SLOTS = 10_000
@@ -28,21 +28,6 @@ class _Slots(click.ParamType):  # type: ignore[type-arg]
         return tuple(map(int, words))
 
 
-class _Endpoint(click.ParamType):  # type: ignore[type-arg]
-    # 192.0.2.2:389 or [2001:db8::1]:389, as reports write it.
-    name = "host:port"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> str:
-        host, _, port = str(value).rpartition(":")
-        try:
-            ip = ipaddress.ip_address(host.strip("[]"))
-        except ValueError:
-            self.fail(f"{value!r} is no address:port; write it as the report does", param, ctx)
-        if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-            self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
-        return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
-
-
 @click.command(name="whatif")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--slots", type=_Slots(), metavar="N,...", help="With so many slots instead.")
@@ -56,7 +41,7 @@ class _Endpoint(click.ParamType):  # type: ignore[type-arg]
     "--probe-first",
     "probes",
     multiple=True,
-    type=_Endpoint(),
+    type=Endpoint(),
     metavar="HOST:PORT",
     help="If a cheap probe came before each connect there; may be given several times.",
 )
@@ -64,25 +49,22 @@ class _Endpoint(click.ParamType):  # type: ignore[type-arg]
     "--probe-time",
     "probe_s",
     type=Duration(),
-    default="200ms",
-    show_default=True,
-    help="How long such a probe takes where nothing answers.",
+    help="How long such a probe takes where nothing answers (default: 200ms).",
 )
 @click.option("--restart", is_flag=True, help="If everything connected again at once, now.")
 @click.option(
     "--pool",
     type=click.IntRange(1, 1000),
-    default=1,
-    show_default=True,
-    help="Connections that a restart opens to each destination.",
+    help="Connections that a restart opens to each destination (default: 1).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def whatif(file: str, as_json: bool, **changes: Any) -> None:
     """Predict the waits behind a recorded throttle, if something were changed.
 
     The throttle that 'porttrace report FILE' names (serialized-connects) is replayed as a queue.
-    First stands how well that gives the waits of the recording itself; where it does not, nothing
-    is predicted and the exit code is 1. Without an option: twice and four times the slots.
+    First stands how well that, unchanged, gives the waits of the recording itself; where it does
+    not, nothing is predicted and the exit code is 1. Without an option: twice and four times the
+    slots.
 
     \b
     Example:
@@ -90,11 +72,16 @@ def whatif(file: str, as_json: bool, **changes: Any) -> None:
       porttrace whatif login.ptrace --probe-first 192.0.2.66:9100 --restart
       porttrace whatif login.ptrace --json | jq .predictions
     """
+    if changes["probe_s"] and not changes["probes"]:
+        raise click.UsageError("--probe-time needs --probe-first: it is about that probe.")
+    if changes["pool"] and not changes["restart"]:
+        raise click.UsageError("--pool needs --restart: it is about that restart.")
     recording = load(file)
     say_incomplete(recording)
     throttle = model.throttle_of(recording.trace)
     fit = model.believable(throttle)
-    told = [model.as_traced(throttle.demand), *_predictions(throttle.demand, **changes)]
+    demand = throttle.demand
+    told = [model.as_traced(demand), model.unchanged(demand), *_predictions(demand, **changes)]
     if as_json:
         click.echo(json.dumps(whatif_json(throttle, fit, told)))
     else:
@@ -106,9 +93,9 @@ def _predictions(
     slots: tuple[int, ...] | None,
     timeout_s: float | None,
     probes: tuple[str, ...],
-    probe_s: float,
+    probe_s: float | None,
     restart: bool,
-    pool: int,
+    pool: int | None,
 ) -> list[Prediction]:
     if not (slots or timeout_s or probes or restart):
         slots = (2 * demand.slots, 4 * demand.slots)
@@ -116,7 +103,7 @@ def _predictions(
     if timeout_s:
         told.append(model.with_timeout(demand, timeout_s))
     if probes:
-        told.append(model.with_probe(demand, probes, probe_s))
+        told.append(model.with_probe(demand, probes, probe_s or model.PROBE_S))
     if restart:
-        told.append(model.restart(demand, pool))
+        told.append(model.restart(demand, pool or 1))
     return told

@@ -1,9 +1,10 @@
 """What the lab raises when it cannot go on: each error says what to do next.
 
-    LabError               what happened, and a hint what to do next
+    LabError               what happened, and a hint what to do next: exit 1
+    ├── WrongUsageError    what was asked for makes no sense, whatever the host: exit 2
     └── CommandNotRunError the command behind `--` could not be started: exit 126 or 127
 
-Both are for a command line to show as two lines, `error: ...` and `hint: ...`.
+All are for a command line to show as two lines, `error: ...` and `hint: ...`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ class LabError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class WrongUsageError(LabError):
+    """What was asked for makes no sense, whatever the host."""
+
+    exit_status = 2
 
 
 class CommandNotRunError(LabError):

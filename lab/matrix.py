@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass
 from porttrace.lab.expected import Expected, expected_of
 from porttrace.lab.scenarios import SCENARIOS
 from porttrace.lab.story import Settings
-from porttrace.lab.throttle import SCOPES_OF_KIND, Throttle, default_scope
+from porttrace.lab.throttle import SCOPES_OF_KIND, TIMED_KINDS, Throttle, default_scope
 
 SLOTS = (1, 2, 3, 10)
 _SHORT_SLOTS = (1, 2)
 _WORKLOADS = ("threads", "processes")
 PAIR = "pair"
-_PACED = ("rate", "rate-hold")
 _RATES = (3.0, 6.0)  # attempts a second, for the throttles that count time
 
 _PROCESSES = Settings(processes=4, users=2, cgroups=2)
@@ -49,7 +48,7 @@ def cases(runs: int, seed: int, short: bool = False, controls: int | None = None
     found: list[Case] = []
     for number in range(runs):
         found += _throttled(seed + number, _SHORT_SLOTS if short else SLOTS, short)
-        found += [_pair(kind, seed + number) for kind in SCOPES_OF_KIND if kind not in _PACED]
+        found += [_pair(kind, seed + number) for kind in SCOPES_OF_KIND if kind not in TIMED_KINDS]
     for number in range(runs if controls is None else controls):
         found += _controls(seed + number)
     return found
@@ -59,7 +58,7 @@ def _throttled(seed: int, all_slots: Sequence[int], short: bool) -> list[Case]:
     found = []
     for kind, scopes in SCOPES_OF_KIND.items():
         for scope in scopes[:2] if short else scopes:
-            for slots in (1,) if kind in _PACED else all_slots:
+            for slots in (1,) if kind in TIMED_KINDS else all_slots:
                 found += [
                     _throttled_case(kind, scope, slots, workload, seed)
                     for workload in _WORKLOADS
@@ -132,7 +131,7 @@ def _dead_times(throttle: Throttle) -> tuple[float, float]:
 
 
 def _slow(throttle: Throttle) -> bool:
-    return throttle.kind.endswith("-drop") or throttle.kind in ("preload", *_PACED)
+    return throttle.kind.endswith("-drop") or throttle.kind in ("preload", *TIMED_KINDS)
 
 
 def _controls(seed: int) -> list[Case]:

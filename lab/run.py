@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from porttrace.lab.errors import LabError
+from porttrace.lab.errors import LabError, WrongUsageError
 from porttrace.lab.site import DEAD, LIVE, open_site
 from porttrace.lab.throttle import (
     ANSWERS,
@@ -58,7 +58,9 @@ def run_throttled(throttle: Throttle, command: list[str]) -> int:
     Raises LabError, whose `exit_status` is 127 or 126 when the command could not be started.
     """
     if not command:
-        raise LabError("there is no command to throttle", "put it behind two dashes: -- COMMAND")
+        raise WrongUsageError(
+            "there is no command to throttle", "put it behind two dashes: -- COMMAND"
+        )
     if throttle.kind in PACKET_KINDS and not netns.own_name():
         return _run_at_site(throttle, command)
     return _RUNNERS[throttle.kind](throttle, command)

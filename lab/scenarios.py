@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from porttrace.lab.errors import LabError
+from porttrace.lab.errors import WrongUsageError
 from porttrace.lab.site import open_site
 from porttrace.lab.stories import STORIES
 from porttrace.lab.story import Scenario, Settings
@@ -36,7 +36,9 @@ SCENARIOS = {scenario.name: scenario for scenario in STORIES}
 def find(name: str) -> Scenario:
     """Return the scenario of that name."""
     if name not in SCENARIOS:
-        raise LabError(f"there is no scenario {name!r}", f"the lab has: {', '.join(SCENARIOS)}")
+        raise WrongUsageError(
+            f"there is no scenario {name!r}", f"the lab has: {', '.join(SCENARIOS)}"
+        )
     return SCENARIOS[name]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from porttrace.lab.errors import LabError
+from porttrace.lab.errors import WrongUsageError
 
 # A packet tells its socket, and the socket its user, cgroup and process; but no thread.
 _SOCKET_SCOPES = ("process", "user", "cgroup", "destination", "host")
@@ -41,6 +41,7 @@ DESCRIPTION_OF_KIND = {
 }
 # These change the packet filter of a whole network namespace, so they need one of their own.
 PACKET_KINDS = frozenset(SCOPES_OF_KIND) - {"gate", "preload", "deny-cgroup"}
+TIMED_KINDS = ("rate", "rate-hold")  # they count by time, and have no slots
 ROUTED_KINDS = frozenset({"gateway", "gateway-drop"})
 ANSWERS = ("reset", "port", "prohibited")
 
@@ -66,17 +67,17 @@ class Throttle:
 
     def __post_init__(self) -> None:
         if self.kind not in SCOPES_OF_KIND:
-            raise LabError(
+            raise WrongUsageError(
                 f"there is no throttle named {self.kind!r}",
                 f"the lab has: {', '.join(SCOPES_OF_KIND)}",
             )
         if self.scope not in SCOPES_OF_KIND[self.kind]:
-            raise LabError(
+            raise WrongUsageError(
                 f"the throttle {self.kind} cannot count by {self.scope!r}",
                 f"it counts by: {', '.join(SCOPES_OF_KIND[self.kind])}",
             )
         if self.slots < 0:
-            raise LabError(
+            raise WrongUsageError(
                 f"a throttle cannot have {self.slots} slots",
                 "give 1 or more, or 0 for a control without any limit",
             )
@@ -84,12 +85,12 @@ class Throttle:
 
     def _check_options(self) -> None:
         if self.rate_per_s <= 0:
-            raise LabError(
+            raise WrongUsageError(
                 f"a throttle cannot let {self.rate_per_s} attempts go in a second",
                 "give a rate above 0, such as --rate 2",
             )
         if self.answer not in ANSWERS:
-            raise LabError(
+            raise WrongUsageError(
                 f"the throttle {self.kind} cannot answer by {self.answer!r}",
                 f"it answers by: {', '.join(ANSWERS)}",
             )

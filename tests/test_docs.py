@@ -71,3 +71,18 @@ def test_readme_names_it(path: tuple[str, ...]) -> None:
         pytest.skip("there is no README.md yet")
     called = "porttrace -" if path == ("live",) else f"porttrace {' '.join(path)}"
     assert called in README.read_text()
+
+
+PAGES = (README, *sorted((README.parent / "docs").glob("*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_command_is_called_porttrace_everywhere(page: Path) -> None:
+    # GIVEN that README says at one place how the command gets onto the PATH
+    head, where, after = page.read_text().partition("## Start\n")
+    start, _, rest = after.partition("\n## ") if where else ("", "", head)
+    if page == README:
+        assert 'ln -s "$PWD/.venv/bin/porttrace" /usr/local/bin/porttrace' in start
+    # THEN no other page or section calls it by its path, but for the guests of scripts/vm
+    lines = [line for line in f"{head}{rest}".splitlines() if ".venv/bin/porttrace" in line]
+    assert all("scripts/vm" in line for line in lines), lines

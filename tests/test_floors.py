@@ -20,7 +20,7 @@ FOLDERS = ("tracer", "analysis", "lab", "cli")
 # A module that is not named stands with the last floor in tracer (device and
 # recording) and with attempts in analysis; a package's __init__ stands on top.
 TRACER_FLOORS = (
-    ("errors", "layout", "facts"),
+    ("errors", "layout", "facts", "words"),
     ("event", "beside", "input", "output"),
     ("columns", "parts"),
     ("tracefile",),
@@ -47,6 +47,7 @@ ALLOWED = {
         "porttrace.tracer.event",
         "porttrace.tracer.facts",
         "porttrace.tracer.tracefile",
+        "porttrace.tracer.words",
     ),
     "lab": ("porttrace.lab", "porttrace.tracer"),
     "cli": ("porttrace",),

@@ -30,6 +30,7 @@ class Check:
     remedy: str = ""  # the command that mends it, or where there is none, what would
     essential: bool = False  # no live tracing without it
     permission: bool = False  # only the user's rights are in the way
+    word: str = "missing"  # for what is not ok
 
 
 def checks(root: Path = ROOT) -> tuple[Check, ...]:
@@ -174,13 +175,15 @@ def _hook_mode(root: Path) -> Check:
         return Check("hook mode", None, "not tried without the capabilities")
     reasons = {mode: modes.why_not(mode, root) for mode in MODES}
     best = next(mode for mode, reason in reasons.items() if not reason)
-    refused = [f"{mode}: {reason}" for mode, reason in reasons.items() if reason]
+    refused = [f"not {mode}, since {reason}" for mode, reason in reasons.items() if reason]
+    said = f"hooks the kernel by {best}" + (", the best that works here" if refused else "")
     return Check(
         "hook mode",
         best != "tracepoint",
-        "; ".join([best, *refused]),
-        BLIND_SPOT,
+        "; ".join([said, *refused]),
+        f"little: attempts and findings are the same, but {BLIND_SPOT}",
         "a kernel with kprobes (CONFIG_KPROBE_EVENTS), or with BTF and open to fentry",
+        word="limited",
     )
 
 

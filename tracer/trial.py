@@ -20,6 +20,7 @@ from typing import Any
 from porttrace.tracer.census.host import HERE
 from porttrace.tracer.cgroups import directory_of
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.words import count
 
 MOST_ATTEMPTS = 16
 MOST_S = 10.0
@@ -228,7 +229,7 @@ def conclude(measured: Measured) -> Conclusion:
         return _throttled(measured, last.open - 1, _BEFORE, "deny")
     if last.live == "connected":
         sentence = (
-            f"No throttle was seen: with {last.open} attempts open another connect took "
+            f"No throttle was seen: with {count(last.open, 'attempt')} open another connect took "
             f"{1000 * last.live_s:.1f} ms. One with more slots would not show."
         )
         return Conclusion(0, "", "", "", sentence)
@@ -239,9 +240,8 @@ def conclude(measured: Measured) -> Conclusion:
 def _throttled(measured: Measured, slots: int, place: str, mechanism: str) -> Conclusion:
     scope = _scope(measured)
     does = {"queue": f"others wait, {place}", "deny": "others are refused"}[mechanism]
-    attempts = "1 attempt" if slots == 1 else f"{slots} attempts"
     whom = f" It counts {_WHOM[scope]}." if scope else ""
-    sentence = f"With {attempts} open, {does}: so many at a time.{whom}"
+    sentence = f"With {count(slots, 'attempt')} open, {does}: so many at a time.{whom}"
     return Conclusion(slots, place, scope, mechanism, sentence)
 
 

@@ -67,7 +67,7 @@ def who(trace: Trace, scope: str, key: int, attempts: Attempts) -> str:
     first, pids = attempts[0], len(np.unique(attempts["pid"]))
     process = names.process(trace, int(first["pid"]))
     known = trace.processes.get(int(first["pid"]))
-    with_them = f", with {pids} {'process' if pids == 1 else 'processes'} here,"
+    with_them = f", with {names.count(pids, 'process')} here,"
     return {
         "thread": f"Thread {names.comm(first)} (tid {key}) of {process}",
         "process": f"Process {process}",

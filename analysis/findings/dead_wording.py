@@ -77,7 +77,7 @@ def _fate(trace: Trace, dead: Dead) -> str:
 
 def _since(trace: Trace, dead: Dead) -> str:
     number, refused, before = len(dead.attempts), dead.refused(), dead.answered + dead.failed
-    of = f"{dead.answered} of {before} attempts" if dead.failed else ""
+    of = f"{dead.answered} of {names.count(before, 'attempt')}" if dead.failed else ""
     head = f"{dead.to()} answered {of or names.count(dead.answered, 'attempt')}"
     since_ns = max(int(start_ns(dead.attempts[:1])[0]) - trace.start_ns, 0)
     since = f"since {names.duration(since_ns)} into the trace"
@@ -102,7 +102,7 @@ def _single(trace: Trace, dead: Dead) -> str:
 
 def _who(trace: Trace, dead: Dead) -> str:
     pids = dead.pids()
-    return names.process(trace, pids[0]) if len(pids) == 1 else f"{len(pids)} processes"
+    return names.process(trace, pids[0]) if len(pids) == 1 else names.count(len(pids), "process")
 
 
 def _kinds(dead: Dead) -> str:

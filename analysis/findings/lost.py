@@ -205,8 +205,8 @@ _WHERE = {
 def _summary(trace: Trace, lost: Lost, to: str, place: str) -> str:
     where = _WHERE[place] if wire_seen(trace) or place != "network" else "lost somewhere on the way"
     return (
-        f"{to} answered {len(lost.resent)} of {len(lost.rows)} attempts only after the SYN was sent"
-        f" again, up to {names.duration(lost.worst_ns)} late"
+        f"{to} answered {len(lost.resent)} of {names.count(len(lost.rows), 'attempt')} only"
+        f" after the SYN was sent again, up to {names.duration(lost.worst_ns)} late"
         f" (usually it takes {names.duration(lost.usual_ns)}): {names.count(lost.again, 'SYN')}"
         f" or their answers were {where}."
     )

@@ -13,10 +13,10 @@ from porttrace.analysis.scope import ScopeResult
 STOPPED = {
     "gate": "stopped before the kernel started them (gate)",
     "connect": "stopped inside the kernel's connect (connect)",
-    "user": "kept asleep in user space before their call (user)",
-    "egress": "kept on this host, their SYN not let out (egress)",
-    "network": "held up behind this host, their SYN sent and nobody answering (network)",
-    "ingress": "kept waiting although their answer was on this host already (ingress)",
+    "user": "kept asleep in user space before the call (user)",
+    "egress": "kept on this host, the SYN not let out (egress)",
+    "network": "held up behind this host, the SYN sent and nobody answering (network)",
+    "ingress": "kept waiting although the answer was on this host already (ingress)",
 }
 """What happened to those that were held, by place."""
 _IN_VAIN = {"cancelled": "and was given up", "timed_out": "and timed out"}

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from porttrace.analysis import names
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.remarks import remarks
 from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.peace import nothing_found
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.suspects import could_hold
 
@@ -13,22 +13,9 @@ from porttrace.analysis.suspects import could_hold
 def closing(trace: Trace, findings: Sequence[Finding]) -> str:
     """Return what is wrong, what could be behind it and what to do now, or that nothing is."""
     open_waits = remarks(trace, findings)
-    if not len(trace.attempts):
-        return "\n".join(_nothing_seen(trace))
-    if not findings and not open_waits:
-        return "\n".join(
-            wrapped(
-                f"Nothing wrong found in {names.count(len(trace.attempts), 'attempt')}: no connect "
-                "was held up by another, and none waited for long."
-            )
-        )
+    if not len(trace.attempts) or not (findings or open_waits):
+        return "\n".join(wrapped(printable(nothing_found(trace))))
     return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
-
-
-def _nothing_seen(trace: Trace) -> list[str]:
-    filtered = f" that matches the filter ({trace.filter})" if trace.filter else ""
-    sentence = f"No connection attempt{filtered} was seen. Nothing can be said."
-    return wrapped(printable(sentence))
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:

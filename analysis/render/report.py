@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from porttrace.analysis import names, summary
-from porttrace.analysis.model import Answer, Finding, Origin, Outcome, Party, Process, Trace
+from porttrace.analysis.model import (
+    Answer,
+    Finding,
+    Origin,
+    Outcome,
+    Party,
+    Process,
+    Trace,
+)
 from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
@@ -86,18 +94,35 @@ def _party(party: Party) -> dict[str, Any]:
     return {**vars(party), "ns_pid": party.ns_pid or None}
 
 
-def _icmp(row: np.void) -> str | None:
-    if row["answer"] != Answer.icmp:
-        return None
-    return f"type {row['icmp_type']} code {row['icmp_code']}"
+def _icmp(row: np.void) -> dict[str, int | None]:
+    there = row["answer"] == Answer.icmp
+    return {name: int(row[name]) if there else None for name in ("icmp_type", "icmp_code")}
 
 
-def _translated(row: np.void, side: str) -> str | None:
-    # One end of the SYN on the wire, where NAT made it another than the socket's.
-    port = int(row[f"wire_{side}port"])
-    if not port:
-        return None
-    return f"{names.address(row[f'wire_{side}addr'].tobytes())}:{port}"
+def _translated(row: np.void) -> dict[str, str | int | None]:
+    # The ends of the SYN on the wire, where NAT made them others than the socket's.
+    ends: dict[str, str | int | None] = {}
+    for side in ("s", "d"):
+        port = int(row[f"wire_{side}port"])
+        address = names.address(row[f"wire_{side}addr"].tobytes()).strip("[]")
+        ends |= {f"wire_{side}addr": address if port else None, f"wire_{side}port": port or None}
+    return ends
+
+
+def pending_json(
+    row: np.void,
+    now_ns: int,
+    stack: Sequence[str],
+    known: Process | None = None,
+    reasons: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Return one ATTEMPT row that is not over at `now_ns` as plain values, without attempt_id.
+
+    It gets its number when it is over. `stack` holds it: functions of the kernel, innermost first.
+    """
+    values = attempt_json(row, known, reasons)
+    del values["attempt_id"]
+    return {**values, "now_ns": now_ns, "stack": list(stack)}
 
 
 def attempt_json(
@@ -129,13 +154,13 @@ def attempt_json(
         "errno": int(row["errno"]),
         "blocking": {1: True, 0: False}.get(int(row["blocking"])),
         "retransmits": int(row["retransmits"]),
+        "resent_us": np.trim_zeros(np.frombuffer(row["resent"].tobytes(), "<u4"), "b").tolist(),
         "wire_count": int(row["wire_count"]),
         "answer": Answer(int(row["answer"])).name,
         "answers": int(row["answers"]),
-        "icmp": _icmp(row),
+        **_icmp(row),
         "drop_reason": names.drop_reason(int(row["drop_reason"]), reasons or {}) or None,
-        "wire_source": _translated(row, "s"),
-        "wire_destination": _translated(row, "d"),
+        **_translated(row),
         "complete": bool(row["complete"]),
         **{mark: int(row[mark]) or None for mark in _MARKS},
     }

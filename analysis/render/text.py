@@ -10,15 +10,27 @@ import numpy as np
 
 from porttrace.analysis import names, summary
 from porttrace.analysis.findings.counted import listed, rivals_of
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Suspect, Trace
+from porttrace.analysis.holds import HOLDS, held
+from porttrace.analysis.model import (
+    Attempts,
+    Finding,
+    Origin,
+    Outcome,
+    Party,
+    Process,
+    Suspect,
+    Trace,
+)
 from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
-from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.escape import clipped, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.stacks import telling
 
 _NAME = 15  # the kernel's names are 15 characters
-_SHARED = 36  # columns that the name and the destination share in a line of 80
+_SHARED = 28  # columns that the name and the destination share in a line of 80
+_BESIDE = 13  # so many of them are the name's, or more beside a short destination
+_LEAST = 7  # ... and so many stay its own beside a long one
 _MOST = 20  # more of them that a long destination or container may take
 # Below the limit a length of time is shown in the unit, with so many decimals.
 _UNITS = (
@@ -31,30 +43,36 @@ _UNITS = (
 _SHOWN = 8  # victims and blockers by name; the rest as a count
 
 
+Hold = tuple[int, str]
+"""How long an attempt was held on this host (ns), and where longest; "" for under 10 ms."""
+
+
 def live_header() -> str:
     """Return the heading of the live lines."""
-    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "TOOK")
+    return _line("TIME", "PID", "THREAD", "DESTINATION", "OUTCOME", "HELD", "WHERE", "TOOK")
 
 
 def _line(*cells: str, known: Process | None = None) -> str:
-    time, pid, comm, where, outcome, held, took = cells
+    time, pid, comm, to, outcome, held, where, took = cells
     inside = names.inside(known)
-    # The longest IPv6 destinations take their place from the name, to stay within 100 columns; a
-    # container takes it from the blanks behind the destination first.
-    wanted = max(_NAME, who.width(inside, comm)) if inside else _NAME
-    width = min(wanted, _SHARED + _MOST - len(where))
-    name, there = who.called(inside, comm, width), where.ljust(_SHARED - width)
-    return f"{time:>8} {pid:>7} {name} {there} {outcome:<11} {held:>6} {took:>6}".rstrip()
+    # Long destinations take their place from the name; a container takes it from the blanks behind
+    # the destination first, then widens the line.
+    wanted = max(_BESIDE, who.width(inside, comm))
+    width = max(_LEAST, min(wanted, _SHARED + (_MOST if inside else 0) - len(to)))
+    name, there = who.called(inside, comm, width), to.ljust(_SHARED - width)
+    return (
+        f"{time:>8} {pid:>7} {name} {there} {outcome:<11} {held:>6} {where:<7} {took:>6}".rstrip()
+    )
 
 
-def attempt_line(row: np.void, time: str, known: Process | None = None) -> str:
+def attempt_line(row: np.void, time: str, hold: Hold, known: Process | None = None) -> str:
     """Return the line of one ATTEMPT row that ended at `time`: how, held how long, SYN to end.
 
-    `known` is its process: in a container the line says so, as `web[7] curl`.
+    `hold` is what `holds_of` says of it. `known` is its process: in a container the line says so,
+    as `web[7] curl`.
     """
     outcome = Outcome(int(row["outcome"])).name
     end_ns = int(row["end_ns"])
-    held_ns = _held_ns(row)
     took_ns = end_ns - int(row["syn_ns"]) if row["syn_ns"] and row["origin"] != Origin.seeded else 0
     return _line(
         time,
@@ -62,22 +80,25 @@ def attempt_line(row: np.void, time: str, known: Process | None = None) -> str:
         names.comm(row),
         names.destination(row),
         outcome,
-        short(held_ns),
+        short(hold[0]),
+        hold[1],
         short(took_ns),
         known=known,
     )
 
 
-def _held_ns(row: np.void) -> int:
-    begin = int(row["gate_ns"] or row["call_ns"])
-    until = int(row["syn_ns"] or row["end_ns"])
-    return until - begin if begin and until else 0
+def holds_of(rows: Attempts, now_ns: int) -> list[Hold]:
+    """Return how long each attempt was held on this host until `now_ns` (ns), and where."""
+    held_ns, places = held(rows, now_ns)
+    told = ("", *HOLDS)
+    return [(ns, told[at + 1]) for ns, at in zip(held_ns.tolist(), places.tolist(), strict=True)]
 
 
 def pending_line(
     row: np.void,
     now_ns: int,
     time: str,
+    hold: Hold,
     frames: tuple[str, ...] = (),
     known: Process | None = None,
 ) -> str:
@@ -86,14 +107,14 @@ def pending_line(
     With the kernel stack of a held one (`frames`, innermost first) a second line names the
     function that holds it.
     """
+    held_ns, where = hold
     if row["syn_ns"]:
-        state, held, took = "in SYN_SENT", short(_held_ns(row)), short(now_ns - int(row["syn_ns"]))
+        state, lasts, took = "in SYN_SENT", short(held_ns), f"{short(now_ns - int(row['syn_ns']))}+"
     else:
         place = "gate" if row["gate_ns"] and not row["call_ns"] else "connect"
-        begin = int(row["gate_ns"] or row["call_ns"])
-        state, held, took = f"at {place}", short(now_ns - begin), ""
-    held, took = (held, took + "+") if took else (held + "+", "")
-    cells = time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
+        state, lasts, took = f"at {place}", f"{short(held_ns)}+", ""
+    there = names.destination(row)
+    cells = time, str(row["pid"]), names.comm(row), there, state, lasts, where, took
     inside = "" if row["syn_ns"] else ", called by ".join(telling(frames)[:2])
     return _line(*cells, known=known) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
 
@@ -110,7 +131,7 @@ def short(ns: float) -> str:
 
 def ending(trace: Trace, findings: Sequence[Finding]) -> str:
     """Return everything that is printed when a trace ends."""
-    parts = ["\n".join(_trust(trace))]
+    parts = ["\n".join([*heading(trace), *_trust(trace)])]
     if len(trace.attempts):
         parts.append("\n".join(process_lines(trace)))
     parts += [finding_text(finding) for finding in findings]
@@ -118,16 +139,31 @@ def ending(trace: Trace, findings: Sequence[Finding]) -> str:
     return "\n\n".join(parts)
 
 
+def heading(trace: Trace) -> list[str]:
+    """Return two lines: which host, kernel and mode a trace is of; since when, how long, whom."""
+    host, kernel = trace.host.name or "a host without a name", trace.host.kernel
+    linux = f", Linux {kernel}" if kernel else ""
+    began = summary.began(trace) or "a time that is not known"
+    return [
+        clipped(f"Host: {host}{linux}; {trace.host.mode} mode", 80),
+        clipped(
+            f"Traced: from {began} for {summary.duration_s(trace):.1f} s;"
+            f" {f'filter: {trace.filter}' if trace.filter else 'no filter'}",
+            80,
+        ),
+    ]
+
+
 def _trust(trace: Trace) -> Iterator[str]:
     trust = summary.trust(trace)
     lost = f"{trust.lost_events} LOST" if trust.lost_events else "none lost"
     wire = "wire probe on" if trace.host.wire else "no wire probe"
-    unknown = f", {trust.attempts_unknown} attempts with an unknown end" * bool(
+    unknown = f", {names.count(trust.attempts_unknown, 'attempt')} with an unknown end" * bool(
         trust.attempts_unknown
     )
     yield from wrapped(
-        f"Trust: traced {summary.duration_s(trace):.1f} s, {trust.events} events, {lost}{unknown}; "
-        f"{trace.host.mode} mode, {wire}."
+        f"Trust: {names.count(trust.events, 'event')}, {lost}{unknown}; {trace.host.mode} mode,"
+        f" {wire}."
     )
     for note in trust.notes:
         yield from wrapped(printable(note), "  - ")
@@ -156,7 +192,7 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
             f"{short(row['p95_ns']):>5} {short(row['p99_ns']):>5}"
         ).rstrip()
     if len(table) > most:
-        yield f"        ... and {len(table) - most} more processes"
+        yield f"        ... and {names.count(len(table) - most, 'more process')}"
     outcomes = summary.by_outcome(trace.attempts)
     listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
     yield from wrapped(f"Outcomes: {listed}")
@@ -202,7 +238,7 @@ def finding_text(finding: Finding) -> str:
             len(finding.blockers),
         ),
         _section(
-            "What can interpose there (facts; none is proof)",
+            "Suspects: what can interpose there (facts; none is proof)",
             [_suspect(each, finding.place) for each in finding.suspects[:_SHOWN]],
             len(finding.suspects),
         ),
@@ -276,7 +312,5 @@ def _suspect(suspect: Suspect, place: str) -> str:
 
 
 def _not_looked(finding: Finding) -> list[str]:
-    # One line: what is missing limits what the list above can tell, no more.
     told = finding.evidence.get("not_looked")
-    names = [str(each).partition(":")[0] for each in told] if isinstance(told, list) else []
-    return [", ".join(names)] if names else []
+    return [str(each) for each in told] if isinstance(told, list) else []

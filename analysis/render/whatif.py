@@ -29,18 +29,35 @@ def _head(throttle: Throttle, fit: Fit) -> Iterator[str]:
         )
     )
     yield from wrapped(
-        f"Model: first come, first served. Of {names.count(fit.waits, 'wait')} in this trace it"
-        f" gives {fit.near} ({fit.share():.0%}) to within 10 % or 50 ms; the typical one is"
+        "Model: first come, first served. With the slots of the trace, of"
+        f" {names.count(fit.waits, 'wait')} in it the model gives {fit.near} ({fit.share():.0%})"
+        " to within 10 % or 50 ms; the typical one is"
         f" {names.duration(fit.median_error_s * 1e9)} off; all together {fit.predicted_s:.1f} s,"
         f" measured {fit.measured_s:.1f} s. What the throttle itself costs each call is left out."
     )
     if fit.waits < 5:
         yield from wrapped("So few waits prove little: take the numbers as a hint.", "  - ")
+    yield from _doubts(fit)
     if throttle.unserved:
         left = f"{names.count(throttle.unserved, 'attempt')} still held at the end of the trace"
         yield from wrapped(f"Left out: {left}.", "  - ")
     if throttle.others:
         yield from wrapped(f"Left out: {names.count(throttle.others, 'other throttle')}.", "  - ")
+
+
+def _doubts(fit: Fit) -> Iterator[str]:
+    if fit.passed:
+        yield from wrapped(
+            f"{names.count(fit.passed, 'attempt')} went straight on, where the model would have"
+            f" held {'it' if fit.passed == 1 else 'them'}: taken as not counted by the throttle.",
+            "  - ",
+        )
+    for off in fit.off[:_MOST]:
+        yield from wrapped(
+            f"Mind {off.destination}: with nothing changed the model gives {off.predicted_s:.1f} s"
+            f" there, measured {off.measured_s:.1f} s; what stands below of it is as far off.",
+            "  - ",
+        )
 
 
 def _table(prediction: Prediction) -> Iterator[str]:
@@ -71,7 +88,7 @@ def whatif_json(throttle: Throttle, fit: Fit, predictions: Sequence[Prediction])
             "unserved": throttle.unserved,
             "others": throttle.others,
         },
-        "fit": {**vars(fit), "share": fit.share()},
+        "fit": {**vars(fit), "off": [vars(each) for each in fit.off], "share": fit.share()},
         "predictions": [_values(prediction) for prediction in predictions],
     }
 

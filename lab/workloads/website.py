@@ -28,6 +28,7 @@ from porttrace.lab.workloads.truth import (
     run_all,
     spawn,
 )
+from porttrace.tracer.words import count
 
 _POOL_SIZE = 4
 _LOGIN_TIMEOUT_S = 60.0
@@ -81,10 +82,14 @@ class Page:
             "login_result": self.login.result,
         }
 
+    def _fate(self) -> str:
+        result = self.login.result
+        return "took" if result == "connected" else f"failed ({result}) after"
+
     def words(self) -> str:
         """Say how the page view went."""
         return (
-            f"page {self.number}: login took {self.login_ms / 1000:.2f} s "
+            f"page {self.number}: login {self._fate()} {self.login_ms / 1000:.2f} s "
             f"(database {self.database_ms:.1f} ms, http {self.http_ms:.1f} ms)"
         )
 
@@ -163,9 +168,21 @@ def _summarise(site: Website, report: Report) -> None:
     logins = sorted(page.login_ms for page in site.pages)
     slow = sum(login_ms > 500 for login_ms in logins)
     worst_ms = logins[-1] if logins else 0.0
-    record = {"pages": len(logins), "slow_logins": slow, "worst_login_ms": round(worst_ms, 3)}
-    words = f"{len(logins)} pages, {slow} logins over half a second, worst {worst_ms / 1000:.2f} s"
+    failed = [page.login.result for page in site.pages if page.login.result != "connected"]
+    record = {
+        "pages": len(logins),
+        "slow_logins": slow,
+        "failed_logins": len(failed),
+        "worst_login_ms": round(worst_ms, 3),
+    }
+    words = f"{count(len(logins), 'page')}: {_failed(failed)}, {count(slow, 'login')} took over"
+    words += f" half a second, worst {worst_ms / 1000:.2f} s"
     report.write("summary", record, words)
+
+
+def _failed(results: list[str]) -> str:
+    kinds = ", ".join(f"{results.count(kind)} {kind}" for kind in sorted(set(results)))
+    return f"{count(len(results), 'login')} failed ({kinds})" if results else "no login failed"
 
 
 def _parser() -> argparse.ArgumentParser:

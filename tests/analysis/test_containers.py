@@ -109,22 +109,25 @@ def test_the_end_of_a_name_is_kept(inside: str, name: str, most: int, shown: str
 
 def test_live_lines() -> None:
     of = trace()
-    lines = [text.attempt_line(row, "1.000", of.processes[int(row["pid"])]) for row in of.attempts]
+    lines = [
+        text.attempt_line(row, "1.000", hold, of.processes[int(row["pid"])])
+        for row, hold in zip(of.attempts, text.holds_of(of.attempts, 0), strict=True)
+    ]
     assert lines == [
-        "   1.000    4001 web[7] worker   192.0.2.2:80          established  1.00s   14ms",
-        "   1.000    4002 db[7] worker    192.0.2.2:80          established  1.00s   14ms",
-        "   1.000     812 worker          192.0.2.2:80          established  1.00s   14ms",
+        "   1.000    4001 web[7] worker 192.0.2.2:80    established  1.00s gate      14ms",
+        "   1.000    4002 db[7] worker  192.0.2.2:80    established  1.00s gate      14ms",
+        "   1.000     812 worker        192.0.2.2:80    established  1.00s gate      14ms",
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "shown", "most"),
     [
-        ("shop-front", " shop-front[7] worker 192.0.2.2:80     established ", 80),
+        ("shop-front", " shop-front[7] worker 192.0.2.2:80 established ", 90),
         (
             "shop-front-of-the-shop",
             " shop-front-of-the-shop[7] worker 192.0.2.2:80 established ",
-            90,
+            100,
         ),
         ("x" * 200 + "-the-end", "xx-the-end[7] worker 192.0.2.2:80 established ", 100),
     ],
@@ -133,7 +136,7 @@ def test_a_longer_name_takes_the_room_behind_the_destination_first(
     name: str, shown: str, most: int
 ) -> None:
     known = replace(PROCESSES[WEB], container_name=name)
-    line = text.attempt_line(trace().attempts[0], "1.000", known)
+    line = text.attempt_line(trace().attempts[0], "1.000", (S, "gate"), known)
     assert shown in line
     assert most - 10 < columns(line) <= most
 
@@ -160,10 +163,10 @@ def test_the_process_table() -> None:
 
 def test_show_attempts() -> None:
     assert list(show.attempt_lines(tables.attempts(trace()), 40 * S)) == [
-        "   START     PID THREAD        DESTINATION  OUTCOME       HELD   TOOK",
-        "   0.000    4001 web[7] worker 192.0.2.2:80 established  1.00s   14ms",
-        "   1.000    4002 db[7] worker  192.0.2.2:80 established  1.00s   14ms",
-        "   2.000     812 worker        192.0.2.2:80 established  1.00s   14ms",
+        "   START     PID THREAD        DESTINATION  OUTCOME       HELD WHERE     TOOK",
+        "   0.000    4001 web[7] worker 192.0.2.2:80 established  1.00s gate      14ms",
+        "   1.000    4002 db[7] worker  192.0.2.2:80 established  1.00s gate      14ms",
+        "   2.000     812 worker        192.0.2.2:80 established  1.00s gate      14ms",
     ]
 
 

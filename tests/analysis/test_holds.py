@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from porttrace.analysis.holds import service, spans, waits
-from porttrace.analysis.model import ATTEMPT, Attempts, Origin, Outcome
+from porttrace.analysis.holds import HELD_NS, HOLDS, held, service, spans, waits
+from porttrace.analysis.model import ATTEMPT, Answer, Attempts, Origin, Outcome
 
 from .simulate import Client, row
 
@@ -24,6 +24,18 @@ def test_each_place_lies_between_its_marks() -> None:
     table = one(gate_ns=10, call_ns=30, syn_ns=70, end_ns=150, return_ns=151)
     assert waited(table) == {"gate": 20, "connect": 40, "beyond": 80, "return": 1}
     assert waited(one(sleep_ns=5, call_ns=30, syn_ns=31, end_ns=40))["user"] == 25
+
+
+def test_holds_on_this_host_are_added_up_and_the_longest_names_the_place() -> None:
+    ms = HELD_NS // 10
+    marks = {"gate_ns": ms, "call_ns": 21 * ms, "syn_ns": 22 * ms, "wire_ns": 72 * ms,
+             "answer_ns": 900 * ms, "end_ns": 930 * ms}  # fmt: skip
+    table = one(**marks)
+    table["watched"], table["answer"] = True, Answer.syn_ack
+    # gate 20 ms, connect 1, egress 50, ingress 30: the network's 828 are no hold
+    assert [int(each[0]) for each in held(table, END)] == [101 * ms, HOLDS.index("egress")]
+    short = one(call_ns=ms, syn_ns=2 * ms, end_ns=900 * ms)
+    assert [int(each[0]) for each in held(short, END)] == [ms, -1]
 
 
 def test_a_sleep_before_a_gate_is_not_a_hold_of_its_own() -> None:

@@ -9,7 +9,6 @@ from builders import MS, S, events
 from porttrace.analysis import show, tables
 from porttrace.analysis.render.escape import columns
 from porttrace.analysis.show import Filter
-from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import no_events
 from traces import trace_of
 
@@ -59,6 +58,9 @@ def test_what_a_filter_sets() -> None:
         ("end", False, [1, 4, 6]),  # what has no end comes last
         ("end", True, [4, 1, 6]),
         ("destination", False, [1, 4, 6]),
+        ("took", True, [6, 1, 4]),
+        ("THREAD", False, [1, 4, 6]),
+        ("where", True, [6, 1, 4]),
         ("", False, [1, 6, 4]),
         ("", True, [4, 6, 1]),
     ],
@@ -75,7 +77,7 @@ def test_limits() -> None:
 
 
 def test_an_unknown_column_is_named_with_those_there_are() -> None:
-    with pytest.raises(PorttraceError, match="'nothing'") as caught:
+    with pytest.raises(show.UnknownColumnError, match="'nothing'") as caught:
         show.ordered(frame(), "nothing")
     assert "held_ns" in caught.value.hint
 
@@ -95,10 +97,10 @@ def test_json_is_lossless() -> None:
 
 def test_attempt_lines() -> None:
     assert list(show.attempt_lines(frame(), S)) == [
-        "   START     PID THREAD DESTINATION       OUTCOME       HELD   TOOK",
-        "   0.000       7 one    192.0.2.2:80      established    9us   20ms",
-        "   2.000       8 two    [2001:db8::9]:443 pending      3.00s 94.0s+",
-        "   3.000       8 one    192.0.2.2:81      refused        9us   20ms",
+        "   START     PID THREAD DESTINATION       OUTCOME       HELD WHERE     TOOK",
+        "   0.000       7 one    192.0.2.2:80      established    9us           20ms",
+        "   2.000       8 two    [2001:db8::9]:443 pending      3.00s gate    94.0s+",
+        "   3.000       8 one    192.0.2.2:81      refused        9us           20ms",
     ]
 
 
@@ -126,7 +128,10 @@ def test_concurrency_lines() -> None:
     ]
 
 
-@pytest.mark.parametrize(("to", "most"), [("192.168.111.222:65535", 80), (LONGEST, 100)])
+@pytest.mark.parametrize(
+    ("to", "most"),
+    [("192.0.2.66:91", 80), ("192.168.111.222:65535", 88), (LONGEST, 105)],
+)
 @pytest.mark.parametrize("comm", [b"123456789012345", "日本語日本".encode(), b"\x1b[2J\x1b[31m"])
 def test_lines_fit_and_escape(to: str, most: int, comm: bytes) -> None:
     told = events().connect(comm=comm, pid=4_194_304, to=to, at=99_999 * S).syn_sent().refused()

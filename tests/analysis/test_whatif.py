@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from porttrace.analysis import whatif
+from porttrace.analysis.holds import HELD_NS
 from porttrace.analysis.model import Outcome, Trace
 from porttrace.analysis.recording import load
-from porttrace.analysis.whatif import Demand, WhatIfError, replay
+from porttrace.analysis.replay import Demand, calibrated, replay
+from porttrace.analysis.whatif import WhatIfError
 
 from . import simulate
 from .simulate import MS, Client, S, Throttle
@@ -138,6 +140,40 @@ def test_without_services_nobody_waits(made: list[tuple[int, int, str]]) -> None
     assert not replay(idle).any()
 
 
+def test_unchanged_every_attempt_asks_when_it_did() -> None:
+    # GIVEN a thread that the throttle let through a little later than the model does
+    queue = demand((0, 1000, DEAD), (100, 10, LIVE), (1230, 10, LIVE), (1235, 1000, DEAD))
+    waited = np.array([0, 920, 0, 0]) * MS
+    over = queue.asked + waited + queue.service
+    queue = replace(queue, thread=np.array([1, 2, 2, 1]), over=over, waited=waited)
+    # THEN the thread's next attempt does not move in front of or behind another one's for that
+    assert waits_ms(calibrated(queue)) == [0, 900, 0, 5]
+    # BUT with two slots it asks again as much sooner as it waited less
+    longer = replace(calibrated(queue), slots=2)
+    assert waits_ms(longer) == [0, 0, 0, 0]
+
+
+def test_who_was_let_through_takes_no_slot_and_never_waits() -> None:
+    # GIVEN an attempt that went straight on while the only slot was taken, and one that waited
+    queue = demand((0, 1000, DEAD), (100, 500, LIVE), (200, 10, "192.0.2.2:80"))
+    queue = calibrated(replace(queue, waited=np.array([0, 0, 800]) * MS))
+    assert queue.passed is not None and queue.passed.tolist() == [False, True, False]
+    assert waits_ms(queue) == [0, 0, 800]
+    # THEN it counts against the model
+    fit = whatif.fit(queue)
+    assert (fit.waits, fit.near, fit.passed, fit.off) == (2, 1, 1, ())
+    assert not fit.good()
+
+
+def test_a_destination_that_comes_out_otherwise_is_named() -> None:
+    # GIVEN waits at two destinations, of which the model gives one
+    queue = demand((0, 1000, DEAD), (100, 1, LIVE), (200, 1, "192.0.2.2:80"))
+    queue = calibrated(replace(queue, waited=np.array([0, 900, 1500]) * MS))
+    fit = whatif.fit(queue)
+    assert fit.off == (whatif.Off("192.0.2.2:80", 1.5, pytest.approx(0.801)),)
+    assert not fit.good()
+
+
 def test_a_probe_that_costs_nothing_leaves_only_the_living() -> None:
     # GIVEN dead attempts that block, and live ones that come after one another
     told = whatif.with_probe(STORY, (DEAD,), 1e-9)
@@ -191,9 +227,12 @@ def test_the_own_slots_give_back_the_waits_of_a_queue(slots: int, scope: str, se
     # up to the simulated throttle's own 20 to 90 us at each release
     assert fit.median_error_s < 0.001
     assert fit.predicted_s == pytest.approx(fit.measured_s, rel=0.02)
-    # AND so they do when threads ask again by themselves
+    # AND asked for its own slots it gives the very same, to each attempt that did not wait nothing
     again = whatif.with_slots(throttle.demand, slots)
-    assert again.total_s() == pytest.approx(fit.measured_s, rel=0.05)
+    assert again.lines == whatif.unchanged(throttle.demand).lines
+    assert again.total_s() == pytest.approx(fit.predicted_s)
+    waits = replay(throttle.demand)
+    assert (waits[throttle.demand.waited < HELD_NS] < HELD_NS).all()
 
 
 @pytest.mark.parametrize(("recorded", "asked"), [(1, 2), (1, 4), (2, 1), (4, 1), (4, 2)])
@@ -231,7 +270,8 @@ def test_a_throttle_that_serves_the_last_first_is_refused() -> None:
     # GIVEN a queue whose waits were dealt out in another order
     throttle = whatif.throttle_of(queued(1, "process", 1))
     waited = throttle.demand.waited
-    shuffled = replace(throttle.demand, waited=np.random.default_rng(1).permutation(waited))
+    dealt = np.random.default_rng(1).permutation(waited)
+    shuffled = calibrated(replace(throttle.demand, waited=dealt))
     with pytest.raises(WhatIfError) as caught:
         whatif.believable(replace(throttle, demand=shuffled))
     assert "waits come out within 10%" in str(caught.value)

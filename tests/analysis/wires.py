@@ -140,7 +140,8 @@ def written(asked: Sequence[Asked], place: str) -> Trace:
         one["answer"] = Answer.none if each.life_ns else Answer.syn_ack
         if place == "network":
             since_us = [(time - each.start) // 1000 for time in each.resent[:RESENT_KEPT]]
-            one["resent_us"][: len(since_us)] = since_us
+            padded = [*since_us, *[0] * (RESENT_KEPT - len(since_us))]
+            one["resent"] = np.array(padded, "<u4").tobytes()
             one["retransmits"] = len(each.resent)
         if not one["wire_ns"]:
             one["wire_count"] = 0

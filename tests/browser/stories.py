@@ -97,6 +97,14 @@ def one() -> Told:
     return trace_of(story), ()
 
 
+def refused() -> Told:
+    """One attempt that was answered, and one that was refused."""
+    story = events()
+    story.connect(at=S).syn_sent().established()
+    story.connect(at=2 * S, to="192.0.2.2:81").syn_sent().refused()
+    return trace_of(story), ()
+
+
 def waiting() -> Told:
     """Attempts that were not over when the trace ended."""
     story = events()

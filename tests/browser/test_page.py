@@ -20,6 +20,7 @@ STORIES = (
     stories.every_outcome,
     stories.nothing,
     stories.one,
+    stories.refused,
     stories.waiting,
     stories.hostile,
 )
@@ -130,6 +131,9 @@ def test_the_verdict_stands_in_words(opened: Open) -> None:
 
 def test_without_findings_it_says_so(opened: Open) -> None:
     assert "Nothing wrong found in 1 attempt" in _text(opened(stories.one()))
+    text = _text(opened(stories.refused()))
+    assert "Nothing wrong" not in text
+    assert "No throttle found in 2 attempts; 1 attempt was refused: 192.0.2.2:81." in text
     text = _text(opened(stories.waiting()))
     assert "Nothing wrong" not in text
     assert "Not explained" in text

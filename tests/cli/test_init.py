@@ -164,6 +164,14 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
     assert "Usage: porttrace" in err
 
 
+@pytest.mark.parametrize("arguments", [["--force"], ["report", "a", "--force"]])
+def test_an_option_for_nothing_is_wrong_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert "--force needs " in capsys.readouterr().err
+
+
 def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bogus"]) == 2
     assert "No such command 'bogus'" in capsys.readouterr().err

@@ -42,6 +42,14 @@ def test_a_command_under_a_throttle(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == [(Throttle(kind, 2, "process"), ["curl", "--debug", "-h"])]
 
 
+def test_a_scope_that_the_throttle_cannot_count_is_wrong_usage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["lab", "run", "gate", "--scope", "cgroup", "--", "true"]) == 2
+    assert main(["lab", "scenario", "two-threads", "--scope", "cgroup"]) == 2
+    assert capsys.readouterr().err.count("hint: it counts by: thread, process, user, ") == 2
+
+
 def test_the_labs_errors_are_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +66,12 @@ def test_the_labs_errors_are_shown(
     [
         ["run", "no-such-throttle", "--", "true"],
         ["run", "gate", "--scope", "galaxy", "--", "true"],
+        ["run", "gate", "--rate", "3", "--", "true"],
+        ["run", "rate", "--slots", "3", "--", "true"],
+        ["run", "egress-hold", "--answer", "port", "--", "true"],
+        ["scenario", "free-logins", "--slots", "2"],
+        ["scenario", "sequential", "--force"],
+        ["matrix", "--only", "no-such-run"],
         ["scenario", "no-such-story"],
         ["scenario", STORY, "--pages", "0"],
         ["scenario", STORY, "--dead-time", "soon"],

@@ -44,7 +44,7 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "in SYN_SENT" in lines[2]
     assert out.count("[CRITICAL] serialized-connects: firm") == 2
     assert "[TAKEN BACK] serialized-connects no longer holds" in out
-    assert "Trust: traced 8.0 s" in out
+    assert "Traced: from " in out and " for 8.0 s; " in out
     assert "\x1b" not in out
 
 

@@ -125,6 +125,7 @@ def test_a_trace_that_cannot_begin_leaves_no_file(
     [
         [],
         ["-o", "x", "--keep", "3"],
+        ["-o", "-", "--rotate", "1M"],
         ["-o", "x", "--rotate", "100"],
         ["-o", "x", "--rotate", "0M"],
         ["-o", "x", "--rotate", "1..5m"],

@@ -16,7 +16,8 @@ FILE = str(Path(__file__).parent.parent / "data" / "v1-two-threads.ptrace")
 def lines(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
     assert main(["show", FILE, *words]) == 0
     out, err = capsys.readouterr()
-    assert not err
+    # What matches nothing says so, and nothing else is said there.
+    assert not err or ("note: nothing matches" in err and len(out.splitlines()) == 1)
     return out.splitlines()
 
 
@@ -56,6 +57,10 @@ def test_concurrency_counts_the_chosen_attempts(capsys: pytest.CaptureFixture[st
         (["attempts", "--json", "--csv"], "exclude each other"),
         (["events", "--held", "1s"], "--held: events do not know"),
         (["events", "--outcome", "refused"], "--outcome: events do not know"),
+        (["attempts", "--sort", "colour"], "'colour'"),
+        (["attempts", "--destination", "foo"], "'foo' is no address"),
+        (["attempts", "--destination", "192.0.2.2:0"], "has no port"),
+        (["attempts", "--destination", "2001:db8::g"], "is no address"),
         (["binds"], "'binds'"),
         (["attempts", "--outcome", "slow"], "'slow'"),
     ],
@@ -66,11 +71,27 @@ def test_usage_errors(words: list[str], why: str, capsys: pytest.CaptureFixture[
 
 
 def test_an_unknown_column(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", FILE, "attempts", "--sort", "colour"]) == 1
+    assert main(["show", FILE, "attempts", "--sort", "colour"]) == 2
     out, err = capsys.readouterr()
     assert not out
-    assert "'colour'" in err
     assert "held_ns" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["attempts", "--destination", "192.0.2.77"], "nothing matches; the recording has 2 "),
+        (["concurrency", "--pid", "1"], "nothing matches"),
+        (["accepts"], "there are no accepts in this recording"),
+    ],
+)
+def test_an_empty_table_says_why(
+    words: list[str], note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", FILE, *words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"note: {note}" in err
 
 
 def test_events_cannot_be_read_from_a_pipe_again(capsys: pytest.CaptureFixture[str]) -> None:

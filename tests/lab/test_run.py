@@ -53,7 +53,7 @@ def test_options_behind_the_dashes_are_the_commands(kind: str) -> None:
 
 
 def test_no_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.main(["gate", "--slots", "1"]) == 1
+    assert run.main(["gate", "--slots", "1"]) == 2
     assert "there is no command" in capsys.readouterr().err
 
 

@@ -29,6 +29,7 @@ from porttrace.tracer.census.programs import Snapshot
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Fact, NotLooked, Process, Suspect
 from porttrace.tracer.sockets import inside_netns
+from porttrace.tracer.words import count
 
 _T = TypeVar("_T")
 _FRESH_S = 10.0
@@ -78,7 +79,7 @@ class Census:
     def _of_host(self, holders: Holders, found: Snapshot) -> list[Fact]:
         facts = [*programs.in_kernel(found), *tracing.look(self.own), *modules.look()]
         if holders.unread:
-            what = f"descriptors of {holders.unread} processes"
+            what = f"descriptors of {count(holders.unread, 'process')}"
             facts.append(NotLooked(what, "there are too many to look at in time"))
         return facts
 

@@ -7,6 +7,7 @@ from porttrace.tracer.census.programs import Snapshot
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Fact, NotLooked, Suspect
 from porttrace.tracer.links import Devices, Filter, devices
+from porttrace.tracer.words import count
 
 # Disciplines that hold packets back although the device could take them: tc(8)
 _DELAYING = {
@@ -41,7 +42,9 @@ def look(found: Snapshot) -> Iterator[Fact]:
             yield Suspect("bpf-xdp", "ingress", what, _SOURCE, found.holder(number))
     yield from _tcx(there, found)
     if there.left_out:
-        yield NotLooked(f"filters of {there.left_out} more disciplines", "too many devices")
+        yield NotLooked(
+            f"filters of {count(there.left_out, 'more discipline')}", "too many devices"
+        )
 
 
 def _queueing(there: Devices) -> Iterator[Fact]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from porttrace.tracer.census.host import HERE, HostFiles, UnreadError
 from porttrace.tracer.facts import Fact, NotLooked, Suspect
+from porttrace.tracer.words import count
 
 _MODULES, _TAINTED, _PATCHES = "/proc/modules", "/proc/sys/kernel/tainted", "/sys/kernel/livepatch"
 # Documentation/admin-guide/tainted-kernels.rst
@@ -31,7 +32,9 @@ def _modules(files: HostFiles) -> Iterator[Fact]:
         yield Suspect("module", "connect", f"the kernel module {name} is loaded: {why}", _MODULES)
     if len(foreign) > _MOST:
         more = len(foreign) - _MOST
-        yield NotLooked(f"{more} more kernel modules of others", f"{_MODULES} lists them")
+        yield NotLooked(
+            f"{count(more, 'more kernel module')} of others", f"too many; {_MODULES} lists them"
+        )
     yield from _vanished(any("O" in flags for _, flags in foreign), files)
 
 

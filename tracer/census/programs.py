@@ -15,6 +15,7 @@ from porttrace.tracer.census.host import HERE, HostFiles
 from porttrace.tracer.census.path import PLACES, place_of
 from porttrace.tracer.cgroups import directory_of
 from porttrace.tracer.facts import Fact, NotLooked, Process, Suspect
+from porttrace.tracer.words import count
 
 # enum bpf_attach_type: what is said of it, and its place
 _ON_GROUPS = {
@@ -226,7 +227,7 @@ def _probes(found: Snapshot) -> Iterator[Fact]:
             yield _inside("bpf-probe", place_of(function), what, found, program)
     unread = len(found.holders.perf_events) - _PERF_EVENTS
     if unread > 0:
-        yield NotLooked(f"{unread} perf events", "too many to ask what each is on")
+        yield NotLooked(count(unread, "perf event"), "too many to ask what each is on")
 
 
 def _multi(link: Link, found: Snapshot) -> Iterator[tuple[int, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from porttrace.tracer.facts import Fact, NotLooked, Suspect
+from porttrace.tracer.words import count
 
 HOOK_PLACES = {
     "output": "egress", "postrouting": "egress", "egress": "egress",
@@ -44,7 +45,8 @@ def facts(rules: Iterable[Rule], source: str) -> Iterator[Fact]:
         )
     if len(ordered) > _MOST:
         more = len(ordered) - _MOST
-        yield NotLooked(f"{more} more netfilter rules that drop or reject", f"{source} shows them")
+        others = count(more, "more netfilter rule")
+        yield NotLooked(f"{others} of those that drop or reject", f"too many; {source} shows them")
 
 
 def _sentence(rule: Rule) -> str:

@@ -7,7 +7,6 @@ host that has been up for years. Every string passes `printable`, whoever made i
 import errno
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from porttrace.analysis.render.escape import printable
 from porttrace.analysis.render.html.lines import step_lines
 from porttrace.analysis.render.html.links import links
 from porttrace.analysis.render.html.selection import Selection, select
+from porttrace.analysis.render.peace import nothing_found
 from porttrace.analysis.render.report import finding_json
 
 _MARKS = ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns")
@@ -53,6 +53,7 @@ def page_data(trace: Trace, findings: Sequence[Finding], title: str) -> dict[str
         "trust": _trust(trace),
         "findings": [_finding(trace, finding) for finding in findings],
         "remarks": remarks(trace, findings),
+        "nothing_found": nothing_found(trace),
         "outcomes": summary.by_outcome(trace.attempts),
         "outcome_names": [outcome.name for outcome in Outcome],
         "errno_names": {str(code): errno.errorcode.get(code, "") for code in _errnos(rows)},
@@ -82,12 +83,10 @@ def _errnos(rows: Attempts) -> list[int]:
 
 
 def _about(trace: Trace) -> dict[str, Any]:
-    begin_s = (trace.start_ns + trace.wall_offset_ns) / 1e9
-    wall = datetime.fromtimestamp(begin_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     return {
         "host": trace.host.name,
         "kernel": trace.host.kernel,
-        "start": wall if trace.wall_offset_ns else "",
+        "start": summary.began(trace),
         "duration_ns": trace.end_ns - trace.start_ns,
         "filter": trace.filter,
         "attempts": len(trace.attempts),

@@ -107,12 +107,15 @@ def _left_out(
 ) -> Iterator[str]:
     total, number = len(trace.attempts), len(shown.rows)
     made = int(np.isin(trace.attempts["pid"], shown.pids).sum())
-    yield f"This page shows {number:,} of the {total:,} attempts of the trace."
+    whole = names.count(total, "attempt", f"{total:,}")
+    yield f"This page shows {number:,} of the {whole} of the trace."
     yield f"{_who(trace, findings, shown)} made {made:,}: {_which(trace, shown, near)}."
     if total > made:
         others = len(np.unique(trace.attempts["pid"])) - len(shown.pids)
         of = "another process" if others == 1 else f"{others:,} other processes"
-        yield f"{total - made:,} attempts of {of} are only counted."
+        rest = total - made
+        are = "is" if rest == 1 else "are"
+        yield f"{names.count(rest, 'attempt', f'{rest:,}')} of {of} {are} only counted."
     yield "Outcomes, the table of processes and the step lines count what is not shown, too."
 
 

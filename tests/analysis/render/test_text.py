@@ -9,6 +9,7 @@ from builders import MS, NEVER, S, Story, events
 from porttrace.analysis.assemble import assemble, held_rows
 from porttrace.analysis.attempts import Open, step
 from porttrace.analysis.model import (
+    Answer,
     Attempts,
     Finding,
     Host,
@@ -37,6 +38,12 @@ def trace_of(story: Story, **more: object) -> Trace:
     rows, still = step(story.array(), Open(), NEVER)
     about = Trace(no_attempts(), 0, 200 * S, events=len(story.array()))
     return replace(assemble(about, [rows], still), **more)  # type: ignore[arg-type]
+
+
+def holds(row: np.void, now_ns: int = 0) -> text.Hold:
+    """Return what a printer says of one row."""
+    (told,) = text.holds_of(np.array([row]), now_ns)
+    return told
 
 
 def raw_characters(shown: str) -> set[str]:
@@ -76,15 +83,31 @@ def test_a_line_of_an_attempt() -> None:
     story.connect(pid=4321, comm=b"curl", at=S, held_ns=250 * MS).syn_sent().established(14 * MS)
     (row,) = rows_of(story)
     assert text.live_header() == (
-        "    TIME     PID THREAD          DESTINATION           OUTCOME       HELD   TOOK"
+        "    TIME     PID THREAD        DESTINATION     OUTCOME       HELD WHERE     TOOK"
     )
-    assert text.attempt_line(row, "1.014") == (
-        "   1.014    4321 curl            192.0.2.2:80          established  250ms   14ms"
+    assert text.attempt_line(row, "1.014", holds(row)) == (
+        "   1.014    4321 curl          192.0.2.2:80    established  250ms gate      14ms"
     )
+
+
+def test_a_line_tells_holds_behind_the_syn() -> None:
+    # GIVEN a SYN held on its way out for 3 s, and an answer held on its way in for 2 s
+    story, long = events(), "192.168.111.222:65535"
+    story.connect(tid=1, at=S).syn_sent(0).established(3 * S + 2 * MS)
+    story.connect(tid=2, at=S, to=long, comm=b"fifteen-letters").syn_sent(0).established(2 * S)
+    rows = rows_of(story)[np.argsort(rows_of(story)["tid"])]
+    rows["watched"], rows["answer"] = True, Answer.syn_ack
+    rows["wire_ns"] = 4 * S, S + MS
+    rows["answer_ns"] = 4 * S + MS, S + 2 * MS
+    lines = [text.attempt_line(row, "9.0", holds(row)) for row in rows]
+    assert lines == [
+        "     9.0       7 client        192.0.2.2:80    established  3.00s egress   3.00s",
+        "     9.0       7 fiftee~ 192.168.111.222:65535 established  2.00s ingress  2.00s",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("to", "most"), [(WIDEST_V4, 80), ("[2001:db8::1]:80", 80), (WIDEST_V6, 100)]
+    ("to", "most"), [(WIDEST_V4, 80), ("[2001:db8::1]:80", 80), (WIDEST_V6, 106)]
 )
 def test_the_widest_lines(to: str, most: int) -> None:
     story = events()
@@ -94,8 +117,9 @@ def test_the_widest_lines(to: str, most: int) -> None:
     )
     story.connect(tid=2, at=S, **how).syn_sent().failed(101)  # type: ignore[arg-type]
     for row in rows_of(story):
-        assert columns(text.attempt_line(row, "23:59:59")) <= most
-        assert columns(text.pending_line(row, int(row["syn_ns"]) + 600 * S, "23:59:59")) <= most
+        assert columns(text.attempt_line(row, "23:59:59", holds(row))) <= most
+        now_ns = int(row["syn_ns"]) + 600 * S
+        assert columns(text.pending_line(row, now_ns, "23:59:59", holds(row, now_ns))) <= most
     assert columns(text.live_header()) <= 80
 
 
@@ -103,7 +127,7 @@ def test_a_line_of_a_pending_attempt() -> None:
     story = events()
     story.connect(comm=b"agent", at=S).syn_sent(after_ns=0).in_progress()
     (row,) = trace_of(story).attempts
-    assert text.pending_line(row, 4 * S, "4.000").split() == (
+    assert text.pending_line(row, 4 * S, "4.000", holds(row, 4 * S)).split() == (
         ["4.000", "7", "agent", "192.0.2.2:80", "in", "SYN_SENT", "3.00s+"]
     )
 
@@ -111,9 +135,10 @@ def test_a_line_of_a_pending_attempt() -> None:
 @pytest.mark.parametrize("place", ["gate", "connect"])
 def test_a_line_of_a_held_attempt(place: str) -> None:
     held = Held(7, 8, place, S, HOSTILE, bytes(16), 0, ())
-    shown = text.pending_line(held_rows([held])[0], 13 * S, "13.0")
+    (row,) = held_rows([held])
+    shown = text.pending_line(row, 13 * S, "13.0", holds(row, 13 * S))
     assert f" at {place} " in shown
-    assert shown.endswith(" 12.0s+")
+    assert shown.endswith(f" 12.0s+ {place}")
     assert not raw_characters(shown)
 
 
@@ -121,7 +146,8 @@ def test_a_hostile_thread_name_is_written_out() -> None:
     story = events()
     story.connect(comm=b"\x1b[2J\n\xff\xe2\x80\xae").syn_sent().established()
     (row,) = rows_of(story)
-    for shown in (text.attempt_line(row, "1"), text.pending_line(row, S, "1")):
+    hold = holds(row, S)
+    for shown in (text.attempt_line(row, "1", hold), text.pending_line(row, S, "1", hold)):
         assert shown.count("\n") == 0
         assert not raw_characters(shown)
         assert r"\x1b[2J" in shown
@@ -206,8 +232,25 @@ def test_an_ending_without_attempts() -> None:
 def test_an_ending_in_peace() -> None:
     trace = trace_of(busy(), host=Host(mode="fentry", wire=True))
     shown = text.ending(trace, ())
-    assert "Nothing wrong found in 29 attempts" in shown
+    assert "No throttle found in 29 attempts; 9 attempts timed out: 192.0.2.2:80." in shown
     assert "none lost; fentry mode, wire probe on" in " ".join(shown.split())
+
+
+def test_a_report_begins_with_what_it_is_of() -> None:
+    host = Host(name="web1", kernel="6.1.0-18-amd64", mode="kprobe")
+    trace = trace_of(busy(), host=host, filter="pid 7", wall_offset_ns=1_700_000_000 * S)
+    assert text.ending(trace, ()).splitlines()[:2] == [
+        "Host: web1, Linux 6.1.0-18-amd64; kprobe mode",
+        "Traced: from 2023-11-14 22:13:20 UTC for 200.0 s; filter: pid 7",
+    ]
+    long = replace(trace, filter=f"comm {HOSTILE * 20}", host=replace(host, name=HOSTILE * 20))
+    assert not raw_characters("\n".join(text.heading(long)))
+    assert max(lines("\n".join(text.heading(long)))) == 80
+    bare = text.heading(replace(trace, wall_offset_ns=0, filter="", host=Host()))
+    assert bare == [
+        "Host: a host without a name; tracepoint mode",
+        "Traced: from a time that is not known for 200.0 s; no filter",
+    ]
 
 
 def test_an_ending_with_losses_says_so() -> None:
@@ -249,7 +292,8 @@ def test_suspects_at_another_place_say_so_and_many_are_counted() -> None:
     assert "- guard (pid 5) answers [/proc/5/fd]" in shown
     assert "- fact 0 (at another place: connect) [/x]" in shown
     assert "    ... and 5 more" in shown
-    assert "  Not looked at on this host:\n    - kernel modules, BPF\n" in shown
+    assert "  Not looked at on this host:\n    - kernel modules: no file\n" in shown
+    assert "    - BPF: refused\n" in shown
 
 
 def test_only_what_can_hold_at_the_place_could_have_done_it() -> None:

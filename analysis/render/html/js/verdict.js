@@ -20,7 +20,7 @@ const OPEN_FINDINGS = 5; // the gravest stand first; what only informs is folded
 function showVerdict() {
   const found = DATA.findings;
   if (!found.length && !DATA.remarks.length) {
-    return byId("verdict").append(el("p", { class: "verdict" }, nothingFound()));
+    return byId("verdict").append(el("p", { class: "verdict" }, DATA.nothing_found));
   }
   const open = found.filter((finding, k) => k < OPEN_FINDINGS || finding.severity !== "info");
   const rest = found.slice(open.length).map(findingNode);
@@ -39,13 +39,6 @@ function remarksNode() {
 function moreFindings(nodes) {
   const title = el("summary", {}, count(nodes.length, "more finding"));
   return el("details", { class: "more" }, title, el("div", { class: "rest" }, ...nodes));
-}
-
-function nothingFound() {
-  const { attempts, filter } = DATA.trace;
-  if (attempts) return `Nothing wrong found in ${count(attempts, "attempt")}: no connect was held up by another, and none waited for long.`;
-  const filtered = filter ? ` that matches the filter (${filter})` : "";
-  return `No connection attempt${filtered} was seen. Nothing can be said.`;
 }
 
 function findingNode(finding) {
@@ -91,11 +84,12 @@ function showAttempts(attempts) {
 }
 
 function foldsOf(finding) {
-  const { hypotheses = [], scopes = [], settle } = finding.evidence;
+  const { hypotheses = [], scopes = [], not_looked = [], settle } = finding.evidence;
   const advice = finding.advice.map((text) => el("li", {}, text));
   return [
     fold("What to do", advice),
-    fold("What can interpose there (facts; none is proof)", finding.suspects.map(suspectNode)),
+    fold("Suspects: what can interpose there (facts; none is proof)", finding.suspects.map(suspectNode)),
+    fold("Not looked at on this host", not_looked.map((text) => el("li", {}, text))),
     fold("Other explanations that were tested", hypotheses.map(hypothesisNode)),
     fold("Whom it counts", scopes.map(scopeNode)),
     fold("Numbers behind it", numbersOf(finding.evidence)),

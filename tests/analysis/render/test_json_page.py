@@ -1,0 +1,142 @@
+"""docs/json.md has every key of every object, and no other."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from porttrace.analysis import show, tables
+from porttrace.analysis.assemble import held_rows
+from porttrace.analysis.findings import RULES, diagnose
+from porttrace.analysis.model import Finding, Outcome, Trace
+from porttrace.analysis.recording import load
+from porttrace.analysis.render.report import finding_json, report
+from porttrace.cli.printer import JsonPrinter
+from recordings import HELD
+
+from ..deniers import Slots, world  # noqa: TID252
+from ..findings import written  # noqa: TID252
+from ..findings.test_family import both, in_turn  # noqa: TID252
+from ..findings.test_limited import busy  # noqa: TID252
+from ..findings.test_paced import dropping, held  # noqa: TID252
+from ..findings.test_rules import TAKING_TURNS  # noqa: TID252
+from ..findings.test_storm import stream  # noqa: TID252
+
+CHECKOUT = Path(__file__).parents[3]
+PAGE = (CHECKOUT / "docs" / "json.md").read_text()
+GOLDEN = sorted((CHECKOUT / "tests" / "data").glob("v*.ptrace"))
+NESTED = ("victims", "blockers", "suspects", "hypotheses")
+
+
+def documented(heading: str) -> set[str]:
+    """Return the keys in the tables below a heading, up to the next one."""
+    section = re.split(rf"^##+ {re.escape(heading)}$", PAGE, flags=re.MULTILINE)[1]
+    own = re.split(r"^##", section, flags=re.MULTILINE)[0]
+    cells = re.findall(r"^\| (`.*?) \|", own, flags=re.MULTILINE)
+    return {key for cell in cells for key in re.findall(r"`([^`]+)`", cell)}
+
+
+def flat(value: dict[str, Any], *deeper: str) -> set[str]:
+    """Return the keys of an object; those of `deeper` ones with theirs, as `trace.host`."""
+    keys = set(value) - set(deeper)
+    for name in deeper:
+        inside = value[name] if isinstance(value[name], list) else [value[name]]
+        keys |= {f"{name}.{key}" for each in inside for key in each}
+    return keys
+
+
+@cache
+def recorded() -> Trace:
+    return load(GOLDEN[0]).trace
+
+
+def every_finding() -> Iterator[Finding]:
+    for path in GOLDEN:
+        yield from load(path).findings
+    dead = [(written.DEAD, at, at + 900, Outcome.timed_out) for at in (1000, 3000, 5000)]
+    for trace in (
+        world(busy(1), 1, Slots(1, "process")),
+        held(100, 1, 1),
+        dropping(1, 2, 1, mean_s=0.65),
+        written.world(*TAKING_TURNS),
+        written.world(*dead),
+        stream(60, 30),
+        both(*in_turn(4)),
+    ):
+        yield from diagnose(trace)
+
+
+@cache
+def by_rule() -> dict[str, list[dict[str, Any]]]:
+    told: dict[str, list[dict[str, Any]]] = {}
+    for finding in every_finding():
+        told.setdefault(finding.rule, []).append(finding_json(finding))
+    return told
+
+
+@pytest.mark.parametrize("rule", [rule.__name__.replace("_", "-") for rule in RULES])
+def test_subject_and_evidence_of_each_rule(rule: str) -> None:
+    seen = [flat({k: each[k] for k in ("subject", "evidence")}, "subject", "evidence")
+            for each in by_rule()[rule]]  # fmt: skip
+    assert set().union(*seen) == documented(f"`{rule}`")
+
+
+def test_a_finding() -> None:
+    whole = [each for found in by_rule().values() for each in found]
+    keys = documented("`finding`")
+    top = {key for key in keys if "." not in key}
+    assert all(set(each) | {"type"} == top for each in whole)
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in NESTED}
+    for each in whole:
+        for name in NESTED:
+            parts[name] += each.get(name) or each["evidence"].get(name, [])
+    assert parts["victims"] and parts["suspects"] and parts["hypotheses"]
+    parts["victims"] += parts.pop("blockers")
+    seen = {f"{name}.{key}" for name, rows in parts.items() for row in rows for key in row}
+    assert seen == {key for key in keys if "." in key}
+
+
+def test_the_report() -> None:
+    told = report(recorded(), [])
+    seen = flat(told, "trace", "trust", "attempts", "processes") | {"type"}
+    assert seen == documented("`report`")
+
+
+def test_lines_of_a_live_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    printer, rows = JsonPrinter(), recorded().attempts
+    printer.attempts(rows)
+    printer.pending(np.concatenate([rows[:1], held_rows([HELD])]), 10**12, {})
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    attempt, pending = documented("`attempt`"), documented("`pending`")
+    for line in lines:
+        own = pending - {"attempt", "attempt_id"} if line["type"] == "pending" else set()
+        wanted = attempt - {"attempt_id"} if own else attempt
+        assert set(line) == wanted | own
+    assert {line["type"] for line in lines} == {"attempt", "pending"}
+
+
+@pytest.mark.parametrize("table", ["attempts", "events", "accepts", "concurrency"])
+def test_rows_of_show(table: str) -> None:
+    recording = load(GOLDEN[0])
+    made: dict[str, Any] = {
+        "attempts": lambda: tables.attempts(recording.trace),
+        "events": lambda: tables.events(recording.events),
+        "accepts": lambda: tables.accepts(recording.events),
+        "concurrency": lambda: tables.concurrency(recording.trace, "process"),
+    }
+    frame = made[table]()
+    assert {"type", *frame.columns} == documented(f"`show {table}`")
+    for line in show.json_lines(table, frame.head(1)):
+        assert {"type", *frame.columns} == set(json.loads(line))
+
+
+def test_nothing_else_has_a_section() -> None:
+    headings = set(re.findall(r"^### `(.+)`$", PAGE, flags=re.MULTILINE))
+    rules = {rule.__name__.replace("_", "-") for rule in RULES}
+    shown = ("attempts", "events", "accepts", "concurrency")
+    assert headings == rules | {f"show {table}" for table in shown}
