@@ -90,7 +90,8 @@ def _tries(queue: Queue, ladder: Ladder, sent: Ints | None) -> _Tries:
         start, stop = int(queue.hold.start[row]), int(queue.hold.stop[row])
         goes = bool(queue.hold.closed[row])
         if sent is not None:
-            lost = [time for time in sent[row].tolist() if start <= time < stop - _SAME_NS]
+            tried = [time for time in sent[row].tolist() if start <= time <= stop + _SAME_NS]
+            lost = tried[:-1] if goes else tried  # the last of them went on
         else:
             # timers are late by a few percent; the SYN that passed is none of those that were lost
             lost = [start + rung for rung in rungs if start + rung < stop - _slack(rung)]

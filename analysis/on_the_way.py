@@ -20,6 +20,7 @@ from porttrace.analysis.model import Answer, Outcome, Table, resent_us
 
 MOST_SLOTS = 16
 _MOST_UNANSWERED = 2000  # reckoning costs their number times all others
+_TOLD_NS = 1_200_000_000  # the first SYN has been sent again by then
 _LONGEST_TRIP_NS = 700_000_000
 # So long after an end a throttle that drops may see that a slot is free; it sees a connection made
 # a little before the socket here does.
@@ -77,7 +78,7 @@ def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iter
     past = _past(attempts, place, trace_end, hold)
     if place == "egress":
         yield Candidate(Queue(hold, past), "queue")
-        yield Candidate(Queue(hold, past), "drop")
+        yield Candidate(Queue(hold, past), "drop", 0, _sent_from(attempts, hold))
         return
     unknown = _unanswered(attempts) & (past.lengths() > 0)
     if unknown.sum() > _MOST_UNANSWERED:
@@ -182,6 +183,16 @@ def _syns(past: Spans, asking: Bools, sent: Ints) -> _Syns:
     times = sent[rows][alive]
     order = np.argsort(times, kind="stable")
     return _Syns(row[order], times[order])
+
+
+# When each SYN was handed to the packet filter. Not every kernel tells of those that it drops.
+def _sent_from(attempts: Table, hold: Spans) -> Ints | None:
+    silent = (hold.lengths() > _TOLD_NS) & (attempts["retransmits"] == 0)
+    if silent.any():
+        return None
+    sent = sent_ns(attempts)
+    sent[:, 0] = hold.start
+    return sent
 
 
 def sent_ns(attempts: Table) -> Ints:

@@ -117,10 +117,10 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
     )
 
 
-# Behind a router that drops, all go on together, a rung later: it takes many rounds to tell their
-# turns from an outage.
+# Where SYNs are dropped, all go on together, a rung later: it takes many rounds to tell their turns
+# from an outage.
 def _connects(throttle: Throttle, workload: str) -> int:
-    if throttle.kind == "gateway-drop":
+    if throttle.kind.endswith("-drop"):
         return 8
     return 2 if _slow(throttle) and workload == "processes" else 4
 

@@ -30,7 +30,7 @@ def test_holds_on_this_host_are_added_up_and_the_longest_names_the_place() -> No
     ms = HELD_NS // 10
     marks = {"gate_ns": ms, "call_ns": 21 * ms, "syn_ns": 22 * ms, "wire_ns": 72 * ms,
              "answer_ns": 900 * ms, "end_ns": 930 * ms}  # fmt: skip
-    table = one(**marks)
+    table = np.array([row(1, Client(1, 1), marks, Outcome.established)], ATTEMPT)
     table["watched"], table["answer"] = True, Answer.syn_ack
     # gate 20 ms, connect 1, egress 50, ingress 30: the network's 828 are no hold
     assert [int(each[0]) for each in held(table, END)] == [101 * ms, HOLDS.index("egress")]

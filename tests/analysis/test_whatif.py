@@ -170,7 +170,9 @@ def test_a_destination_that_comes_out_otherwise_is_named() -> None:
     queue = demand((0, 1000, DEAD), (100, 1, LIVE), (200, 1, "192.0.2.2:80"))
     queue = calibrated(replace(queue, waited=np.array([0, 900, 1500]) * MS))
     fit = whatif.fit(queue)
-    assert fit.off == (whatif.Off("192.0.2.2:80", 1.5, pytest.approx(0.801)),)
+    (off,) = fit.off
+    assert (off.destination, off.measured_s) == ("192.0.2.2:80", 1.5)
+    assert off.predicted_s == pytest.approx(0.801)
     assert not fit.good()
 
 
