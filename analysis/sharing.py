@@ -61,6 +61,10 @@ def predict(first: Claim, second: Claim, call: Call = "bind") -> int:
 
     UDP (udp_lib_lport_inuse): SO_REUSEADDR on both lets the second in, whoever owns it; then
     SO_REUSEPORT on both, of one user. There is no listen(2): EOPNOTSUPP.
+
+    What a port remembers of sockets that are gone is not in it: beside the connections that a
+    listener with SO_REUSEPORT has left, whoever made that listener may still come in, even where
+    another user had accepted them (fastuid, sk_reuseport_match).
     """
     return _ERRNO_OF[_reason(first, second, call)]
 
