@@ -197,7 +197,8 @@ static __always_inline void bind_exit(void *ctx, long ret)
 	/* listen(2) on what is no socket of TCP: nobody can tell what it was about */
 	if (b->listens && !state && !b->changed)
 		goto out;
-	if (state && !ret && !b->listens) {
+	/* a second listen(2), for another backlog, changes no state that would tell the port */
+	if (state && !ret && (!b->listens || b->changed)) {
 		state->port = b->port;
 		__builtin_memcpy(state->saddr, b->saddr, ADDR_LEN);
 	}
