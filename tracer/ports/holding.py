@@ -26,8 +26,8 @@ class Seen:
     """All that one look found, which the kinds are told by."""
 
     socks: Sequence[Sock]
-    owners: Owners
-    settings: Settings
+    owners: Owners = field(default_factory=Owners)
+    settings: Settings = field(default_factory=Settings)
     options: dict[int, Options] = field(default_factory=dict)  # by inode, where they could be read
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     devices: dict[int, str] = field(default_factory=dict)  # UDP port -> tunnel that owns it

@@ -1,10 +1,12 @@
 """Who keeps a port, in the network namespace of a process: `holders`."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from porttrace.tracer import processes
+from porttrace.tracer import links, processes
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
@@ -12,7 +14,7 @@ from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.overlap import overlaps
-from porttrace.tracer.ports.owners import Descriptor, Elsewhere, Owners, elsewhere, owners
+from porttrace.tracer.ports.owners import Descriptor, Owners, elsewhere, owners
 from porttrace.tracer.ports.peek import Options, options, unlisted
 from porttrace.tracer.ports.settings import settings
 from porttrace.tracer.sockets import inside_netns
@@ -36,6 +38,7 @@ class Look:
 
 
 EVERYTHING = Look()
+_T = TypeVar("_T")
 NameOf = Callable[[Container], str]
 
 
@@ -60,13 +63,13 @@ def holders(
         seen = _look(protocol, address, port, netns_pid, v6only, look)
     except PorttraceError as error:
         return (_unknown(protocol, address, port, 0, error.message),)
-    found = [_named(each, name_of) for each in _grouped(seen)]
+    found = [named(each, name_of) for each in _grouped(seen)]
     if not found:
         return (_unknown(protocol, address, port, seen.settings.netns, _why_nobody(protocol)),)
     return tuple(found)
 
 
-def in_namespace(pid: int, work: Callable[[], Seen]) -> Seen:
+def in_namespace(pid: int, work: Callable[[], _T]) -> _T:
     """Run `work` in the network namespace of `pid`; here when that is our own or 0."""
     if not pid or processes.netns(pid) == processes.netns(os.getpid()) != 0:
         return work()
@@ -75,7 +78,7 @@ def in_namespace(pid: int, work: Callable[[], Seen]) -> Seen:
 
 def _look(protocol: str, address: str, port: int, netns_pid: int, v6only: bool, look: Look) -> Seen:
     def sockets() -> Seen:
-        return Seen(diag.dump(protocol, port, closer=True), Owners(), settings())
+        return Seen(diag.dump(protocol, port, closer=True), settings=settings())
 
     seen = in_namespace(netns_pid, sockets)
     standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
@@ -84,7 +87,9 @@ def _look(protocol: str, address: str, port: int, netns_pid: int, v6only: bool, 
     if not meeting and protocol == "tcp" and look.unlisted and not diag.lists_bound():
         meeting, having = _by_asking(port, address, v6only, seen)
     seen = replace(seen, socks=meeting, owners=having)
-    return replace(seen, options=_options(seen, look), elsewhere=_strays(seen, look))
+    seen = replace(seen, options=_options(seen, look))
+    lost = {each.inode for each in meeting if each.inode} - having.found.keys()
+    return _with_strays(seen, lost, netns_pid) if lost and look.strays else seen
 
 
 def _by_asking(port: int, address: str, v6only: bool, seen: Seen) -> tuple[list[Sock], Owners]:
@@ -103,9 +108,12 @@ def _options(seen: Seen, look: Look) -> dict[int, Options]:
     return {inode: each for inode, each in read.items() if each}
 
 
-def _strays(seen: Seen, look: Look) -> Elsewhere:
-    lost = {each.inode for each in seen.socks if each.inode} - seen.owners.found.keys()
-    return elsewhere(lost) if lost and look.strays else Elsewhere()
+def _with_strays(seen: Seen, lost: set[int], netns_pid: int) -> Seen:
+    seen = replace(seen, elsewhere=elsewhere(lost))
+    with contextlib.suppress(PorttraceError):
+        if seen.socks[0].protocol == "udp":
+            seen = replace(seen, devices=in_namespace(netns_pid, links.tunnels))
+    return seen
 
 
 def _grouped(seen: Seen) -> list[Holder]:
@@ -131,7 +139,8 @@ def _of_group(group: Sequence[Holder]) -> Holder:
     return replace(last, why=f"{last.why} (the last of {len(group)} such sockets)")
 
 
-def _named(holder: Holder, name_of: NameOf | None) -> Holder:
+def named(holder: Holder, name_of: NameOf | None) -> Holder:
+    """Return a holder with the names of its user, process and container."""
     user = processes.user_name(holder.uid) if holder.uid >= 0 else ""
     if not holder.pid:
         return replace(holder, user=user)

@@ -2,7 +2,7 @@
 
 import socket
 
-from porttrace.tracer.ports.diag import Sock
+from porttrace.tracer.ports.diag import BOUND, CLOSE, LISTEN, Sock
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _ANY4, _ANY6 = bytes(4), bytes(16)
@@ -28,7 +28,15 @@ def overlaps(sock: Sock, address: str, v6only: bool = False) -> bool:
     if not address:
         return True
     theirs, ours = packed(sock.address), packed(address)
+    if ours == _ANY4 and _is_half(sock, theirs):
+        return True
     return theirs == ours or _covers(theirs, sock.v6only, ours) or _covers(ours, v6only, theirs)
+
+
+def _is_half(sock: Sock, theirs: bytes) -> bool:
+    # Bound to a wildcard or to nothing, then connected over IPv6: it collides with 0.0.0.0 all the
+    # same (inet_rcv_saddr_equal). bind() to an IPv6 address itself makes a socket IPv6-only.
+    return len(theirs) == 16 and not sock.v6only and sock.state not in (BOUND, CLOSE, LISTEN)
 
 
 def _covers(wide: bytes, v6only: bool | None, one: bytes) -> bool:
