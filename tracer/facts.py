@@ -57,7 +57,8 @@ class Host:
 class Holder:
     """What keeps a port: one socket, or the reason why no socket can be shown."""
 
-    # listener, client, bound, time_wait, closing, udp, descriptor, kernel, namespace, unknown
+    # listener, client, accepted (a connection that a listener took), bound, time_wait, closing,
+    # udp, descriptor (in flight), kernel, namespace, unknown
     kind: str
     protocol: str = "tcp"  # tcp or udp
     address: str = ""  # local address as the socket has it, "0.0.0.0" or "::" for the wildcard
