@@ -3,18 +3,20 @@
 Made from the numpy tables at the end, for people; nothing in analysis reads them back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from porttrace.analysis import concurrency, ladder, names
+from porttrace.analysis import bind_names, concurrency, ladder, names
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
     Attempts,
+    BindCall,
+    Binds,
     Origin,
     Outcome,
     Process,
@@ -33,7 +35,8 @@ _AS_THEY_ARE = (
 )  # fmt: skip
 _BIND_COLUMNS = (
     "time_ns", "pid", "tid", "comm", "uid", "netns", "protocol", "addr", "port_asked", "port_got",
-    "errno", "options", "call", "holders", "advice",
+    "errno", "options", "call", "holders", "advice", "error", "family", "call_ns", "fd", "backlog",
+    "cgroup", "container", "container_name", "user", "daddr", "dport",
 )  # fmt: skip
 
 
@@ -84,9 +87,52 @@ _ORDER = (
 )  # fmt: skip
 
 
-def binds_table() -> pd.DataFrame:
-    """Return the table of binds with its columns and no row: binds are not traced yet."""
-    return pd.DataFrame({name: pd.Series(dtype=object) for name in _BIND_COLUMNS})
+def binds_table(trace: Trace) -> pd.DataFrame:
+    """Return one row per call of bind(2) or listen(2), and per connect that found no local port.
+
+    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (null: not known),
+    protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they were asked for, port_got
+    (null: none, or not known), errno (0: it worked), options (those that were on, with commas;
+    null: not known), call (bind, listen, autobind), holders (who held the port when the call
+    failed, in words), advice (what to do), error (the errno's name), family (4, 6), call_ns
+    (entered), fd, backlog (of listen), cgroup, container, user, and of autobind
+    daddr and dport, where to.
+    """
+    rows = trace.binds
+    columns: dict[str, Any] = {
+        name: rows[name]
+        for name in ("time_ns", "pid", "tid", "uid", "errno", "call_ns", "fd", "cgroup")
+    }
+    columns |= {
+        **_process_columns(rows, trace.processes),
+        "port_asked": rows["port_asked"],
+        "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
+        "addr": _texts(rows["addr"], _address),
+        "protocol": _each(rows, bind_names.protocol),
+        "options": _each(rows, bind_names.options),
+        "error": _each(rows, bind_names.error),
+        "holders": _each(rows, lambda row: holders_text(trace, row)),
+        "advice": _each(rows, lambda row: ""),
+        "call": _enum(rows["call"], BindCall),
+        "family": np.where(rows["family"] == 2, 4, 6).astype(np.uint8),
+        "port_got": _nullable(rows["port_got"], rows["port_got"] == 0),
+        "backlog": _nullable(rows["backlog"], rows["call"] != BindCall.listen),
+        "daddr": _texts(rows["daddr"], lambda raw: _address(raw) if raw else ""),
+        "dport": _nullable(rows["dport"], rows["dport"] == 0),
+    }
+    return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
+
+
+def _each(rows: Binds, text: Callable[[np.void], str | None]) -> Any:
+    return pd.Series([text(row) for row in rows], dtype=object)
+
+
+def holders_text(trace: Trace, row: np.void) -> str:
+    """Return who held the port when a call failed, in words, or why nobody is shown."""
+    found = bind_names.looked(trace, row)
+    if found and found.holders:
+        return _plain("; ".join(map(bind_names.holder, found.holders)))
+    return bind_names.not_shown(row, found)
 
 
 def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from porttrace.analysis import names
@@ -17,6 +18,7 @@ from porttrace.analysis.model import Process
 from porttrace.analysis.render import who
 from porttrace.analysis.render.escape import columns, padded, printable
 from porttrace.analysis.render.text import short
+from porttrace.analysis.render.wrap import wrapped
 from porttrace.tracer.errors import PorttraceError
 
 _CHUNK = 4096  # rows that are turned into lines at once
@@ -46,8 +48,13 @@ class Filter:
 
 
 def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
-    """Return the rows of `frame` (attempts or events) that `wanted` matches."""
+    """Return the rows of `frame` (attempts, events or binds) that `wanted` matches.
+
+    Of binds `ports` are local ones, asked for or got, and `outcomes` names of errors, or `ok`.
+    """
     keep = np.ones(len(frame), np.bool_)
+    if "port_asked" in frame:
+        return frame[_chosen_binds(frame, wanted)]
     for column, values in (
         ("pid", wanted.pids),
         ("comm", wanted.comms),
@@ -65,6 +72,22 @@ def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
     if wanted.held_ns:
         keep &= (frame["held_ns"] >= wanted.held_ns).to_numpy()
     return frame if keep.all() else frame[keep]
+
+
+def _chosen_binds(frame: pd.DataFrame, wanted: Filter) -> npt.NDArray[np.bool_]:
+    keep = np.ones(len(frame), np.bool_)
+    for column, values in (("pid", wanted.pids), ("comm", wanted.comms)):
+        if values:
+            keep &= frame[column].isin(list(values)).to_numpy()
+    if wanted.ports:
+        either = [frame[name].isin(list(wanted.ports)) for name in ("port_asked", "port_got")]
+        keep &= (either[0] | either[1]).to_numpy()
+    if wanted.outcomes:
+        keep &= frame["error"].replace("", "ok").isin(list(wanted.outcomes)).to_numpy()
+    if wanted.containers:
+        called = [*wanted.containers, *(each[:12] for each in wanted.containers)]
+        keep &= (frame["container"].isin(called) | frame["container_name"].isin(called)).to_numpy()
+    return keep
 
 
 def ordered(
@@ -170,6 +193,29 @@ def accept_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
             f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
             f"{row.listener:<{where}} {row.peer:<{peer}} {queued:>6} {short(row.waited_ns):>6}"
         )
+
+
+def bind_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of `tables.binds`; times since `start_ns`.
+
+    Of a call that failed a second line says who held the port.
+    """
+    where = max([12, *(len(word) for word in _words(frame["local"]))])
+    name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
+    name = max(_SHORTEST_NAME, min(name, 15, _MOST - 51 - where))
+    yield (
+        f"{'TIME':>8} {'PID':>7} {'THREAD':<{name}} {'CALL':<8} {'PROTO':<5} {'ADDRESS':<{where}} "
+        f"{'GOT':>5} {'RESULT':<13} OPTIONS"
+    )
+    for row in _rows(frame):
+        got = "" if pd.isna(row.port_got) else row.port_got
+        yield (
+            f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
+            f"{row.call:<8} {row.protocol or '?':<5} {row.local:<{where}} {got:>5} "
+            f"{row.error or 'ok':<13} {'?' if row.options is None else row.options}"
+        ).rstrip()
+        if row.holders:
+            yield from wrapped(printable(row.holders), " " * 17)
 
 
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:

@@ -151,6 +151,7 @@ class _Loop:
             self._recorder.put(done)
             self._recorder.look(self._session.held, self._session.suspects)
         self._printer.attempts(self._session.take(done))
+        self._printer.binds(self._session.take_binds(done), self._session.looked)
 
     def _show_pending(self) -> None:
         self._session.look()

@@ -11,12 +11,15 @@ import numpy as np
 
 from porttrace.analysis import attempts
 from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
+from porttrace.analysis.binds import binds_of, joined_binds
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
     Attempts,
+    Binds,
     Finding,
     Host,
+    Looked,
     Loss,
     Process,
     Suspect,
@@ -28,6 +31,8 @@ from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
 # Rows kept for the findings and the tables; what is older was printed and is let go.
 MAX_ROWS = 1_000_000
+# Of bind(2) and listen(2): the latest.
+MAX_BINDS = 100_000
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
 ASK_AGAIN_S = 30.0
@@ -45,6 +50,9 @@ class Session:
         self._rows: list[Attempts] = []
         self._kept = 0
         self._dropped = 0
+        self._binds: list[Binds] = []
+        self._binds_kept = 0
+        self.looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
         self._watches: dict[int, int] = {}
@@ -76,6 +84,19 @@ class Session:
         held |= (rows["sleep_ns"] > 0) & (rows["call_ns"] - rows["sleep_ns"] > _SUSPECT_NS)
         held |= rows["retransmits"] > 0
         self._ask_about(np.unique(rows["pid"][held]).tolist())
+        return rows
+
+    def take_binds(self, done: Round) -> Binds:
+        """Add the calls of bind(2) and listen(2) of a round and return them."""
+        self.looked.update({key: each for each in done.looked for key in each.keys})
+        rows = binds_of(done.events)
+        if len(rows):
+            self._binds.append(rows)
+            self._binds_kept += len(rows)
+        while self._binds_kept > MAX_BINDS and len(self._binds) > 1:
+            for row in self._binds.pop(0):
+                self._binds_kept -= 1
+                self.looked.pop((int(row["time_ns"]), int(row["tid"])), None)
         return rows
 
     def _keep(self, rows: Attempts) -> None:
@@ -133,6 +154,8 @@ class Session:
             processes=self.processes,
             stacks=self.stacks,
             losses=self._losses,
+            binds=joined_binds(self._binds),
+            looked=self.looked,
             exits=self._exits,
             watches=self._watches,
             host=self._host,

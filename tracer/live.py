@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
+from porttrace.tracer.asking import ask
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
@@ -35,6 +36,7 @@ _NO_SYMBOLS = (
     "holds before the kernel's connect are not seen: without CAP_SYSLOG, or with "
     "kernel.kptr_restrict=2, the functions on kernel stacks have no names"
 )
+_FIRST_ACTS = (EventType.START, EventType.RETURN, EventType.BIND, EventType.LISTEN)
 _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
@@ -49,6 +51,7 @@ class Round:
     watermark_ns: int
     processes: Mapping[int, Process] = field(default_factory=dict)  # first seen in this round
     stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    looked: tuple[Looked, ...] = ()  # what was found out about calls that failed, in this round
 
 
 class LiveTrace:
@@ -126,6 +129,7 @@ class LiveTrace:
     def read(self, timeout_ms: int = ROUND_MS) -> Round:
         """Wait at most `timeout_ms` for events and return what is final now."""
         started_ns, events = joined(self._reader.take(timeout_ms))
+        ask(events)
         ready = self._order.push(self._with_made(events), started_ns) if started_ns else no_events()
         return self._round(events, ready)
 
@@ -133,6 +137,7 @@ class LiveTrace:
         """Drain what is left and return it: the last round."""
         self._reader.stop()
         started_ns, events = joined(self._reader.take(0))
+        ask(events)
         ready = self._order.push(self._with_made(events), started_ns)
         return self._round(events, np.concatenate([ready, self._order.drain()]))
 
@@ -160,7 +165,7 @@ class LiveTrace:
         for pid in _pids(events, EventType.EXEC):
             self._known.pop(pid, None)
             self._settled.discard(pid)
-        attempting = set(_pids(events, EventType.START, EventType.RETURN)) - self._settled
+        attempting = set(_pids(events, *_FIRST_ACTS)) - self._settled
         self._settled |= attempting
         new, self._first = self._first, {}
         for pid in _pids(events):
