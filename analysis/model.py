@@ -169,7 +169,7 @@ BIND = np.dtype(
         ("errno", "<i4"),  # positive errno, 0: it got what it wanted
         ("family", "<u2"),  # AF_INET or AF_INET6 as asked for; 0 not known
         ("port_asked", "<u2"),  # 0: any
-        ("port_got", "<u2"),  # 0: none, or not known
+        ("port_got", "<u2"),  # 0: none, or not known; EINVAL: the one it had
         ("dport", "<u2"),  # of autobind: where to
         ("call", "u1"),  # BindCall
         ("protocol", "u1"),  # IPPROTO_TCP, IPPROTO_UDP, 0 not known

@@ -9,6 +9,7 @@
 
 #ifdef BINDS
 
+#define EINVAL 22
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SO_REUSEADDR 2
@@ -179,6 +180,8 @@ static __always_inline void fill_bind(struct event *e, struct bind_call *b, stru
 		e->newstate = IPPROTO_TCP;
 	if (!state)
 		return;
+	if (ret == -EINVAL)
+		e->dport = state->port;
 	e->newstate = state->protocol;
 	e->answer = state->options;
 	e->answers = EVERY_OPTION;
@@ -206,6 +209,8 @@ static __always_inline void bind_exit(void *ctx, long ret)
 	if (e) {
 		fill_bind(e, b, state, ret);
 		emit(ctx, e);
+		if (ret)
+			failed_binds.perf_submit(ctx, e, sizeof(*e));
 	}
 out:
 	bind_calls.delete(&tid);

@@ -92,7 +92,7 @@ struct event {
 	u16 cpu;		/* where it was recorded */
 	u16 family;		/* AF_INET or AF_INET6 of the socket */
 	u16 sport;		/* local port, 0 when not known yet; BIND: as asked for, 0: any */
-	u16 dport;		/* remote port; BIND, LISTEN: local port as got, 0 when not known */
+	u16 dport;		/* remote port; BIND, LISTEN: local port as got (EINVAL: before), 0 when not known */
 	u16 wire_count;		/* END, RETRANSMIT: SYNs that left */
 	u16 drop_reason;	/* END, RETRANSMIT: why the kernel freed the first SYN, 0 not seen */
 	u8 type;		/* enum event_type */

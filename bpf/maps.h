@@ -220,6 +220,10 @@ enum counter {
 };
 
 BPF_PERF_OUTPUT(events);
+#ifdef BINDS
+/* Calls of bind(2) and listen(2) that failed, once more: who looks into them is woken at once. */
+BPF_PERF_OUTPUT(failed_binds);
+#endif
 /* inserts: emit() on a failed submit; reads: user space, each round. Never deleted. */
 BPF_PERCPU_ARRAY(losses, struct loss, 1);
 /* inserts: everywhere; reads: user space, each round. */

@@ -3,11 +3,13 @@
 Holds what must be held between rounds and nothing that prints.
 """
 
+import errno
 import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from porttrace.analysis import attempts
 from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
@@ -25,6 +27,7 @@ from porttrace.analysis.model import (
     Suspect,
     Trace,
     no_attempts,
+    no_binds,
 )
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
@@ -33,6 +36,8 @@ from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 MAX_ROWS = 1_000_000
 # Of bind(2) and listen(2): the latest.
 MAX_BINDS = 100_000
+LOOK_NS = 500_000_000
+"""So long the line of a bind that failed waits for who holds the port."""
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
 ASK_AGAIN_S = 30.0
@@ -52,6 +57,7 @@ class Session:
         self._dropped = 0
         self._binds: list[Binds] = []
         self._binds_kept = 0
+        self._untold = no_binds()
         self.looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
@@ -86,8 +92,11 @@ class Session:
         self._ask_about(np.unique(rows["pid"][held]).tolist())
         return rows
 
-    def take_binds(self, done: Round) -> Binds:
-        """Add the calls of bind(2) and listen(2) of a round and return them."""
+    def take_binds(self, done: Round, last: bool = False) -> Binds:
+        """Add the calls of bind(2) and listen(2) of a round; return those that can be told.
+
+        Those that failed wait for a moment, until somebody has looked who holds the port.
+        """
         self.looked.update({key: each for each in done.looked for key in each.keys})
         rows = binds_of(done.events)
         if len(rows):
@@ -97,7 +106,17 @@ class Session:
             for row in self._binds.pop(0):
                 self._binds_kept -= 1
                 self.looked.pop((int(row["time_ns"]), int(row["tid"])), None)
+        self._untold = np.concatenate([self._untold, rows])
+        ready = self._told_now(self._untold, last)
+        rows, self._untold = self._untold[ready], self._untold[~ready]
         return rows
+
+    def _told_now(self, rows: Binds, last: bool) -> npt.NDArray[np.bool_]:
+        old = rows["time_ns"] < time.monotonic_ns() - LOOK_NS
+        ready: npt.NDArray[np.bool_] = (rows["errno"] != errno.EADDRINUSE) | old | last
+        for row in np.flatnonzero(~ready).tolist():
+            ready[row] = (int(rows["time_ns"][row]), int(rows["tid"][row])) in self.looked
+        return ready
 
     def _keep(self, rows: Attempts) -> None:
         if len(rows):

@@ -50,6 +50,12 @@ def ask(events: Events, within_s: float = _ASKED_AT_ONCE_S) -> None:
             _ask_one(events[row : row + 1])
 
 
+def complete(events: Events) -> Events:
+    """Return records of calls that failed with the protocol and options of their sockets."""
+    ask(events)
+    return events
+
+
 def _ask_one(event: Events) -> None:
     with copied(int(event["pid"][0]), int(event["fd"][0])) as sock:
         if not _is_it(sock, event):

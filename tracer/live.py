@@ -17,6 +17,7 @@ import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.asking import ask
+from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Suspect
@@ -73,6 +74,7 @@ class LiveTrace:
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
         self._not_looked: dict[NotLooked, None] = {}
+        self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
@@ -89,7 +91,9 @@ class LiveTrace:
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
             self._reader = Reader(self.probe)
-            self._known = {pid: self._now(pid) for pid in self.options.pids}
+            self._known.update({pid: self._now(pid) for pid in self.options.pids})
+            bell = self.probe.bell()
+            self._lookups = Lookups(bell, self._known, self._names.of) if bell else None
             self._first = dict(self._known)
         except BaseException:
             self._close()
@@ -101,6 +105,8 @@ class LiveTrace:
         self._close()
 
     def _close(self) -> None:
+        if self._lookups:
+            self._lookups.stop()
         if self._wire:
             self._wire.close()
         self.probe.close()
@@ -135,6 +141,8 @@ class LiveTrace:
 
     def finish(self) -> Round:
         """Drain what is left and return it: the last round."""
+        if self._lookups:
+            self._lookups.stop()
         self._reader.stop()
         started_ns, events = joined(self._reader.take(0))
         ask(events)
@@ -149,7 +157,8 @@ class LiveTrace:
     def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
-        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)
+        looked = self._lookups.taken() if self._lookups else ()
+        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks, looked)
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
