@@ -1,7 +1,7 @@
 """May a second socket have a port that a first one keeps? The kernel's own rules, without a kernel.
 
 `porttrace lab binds` makes every combination for real and compares it with `predict`. The rules are
-those of Linux since 6.1, as its source has them:
+those of Linux 5.10 to 6.18 (docs/ports.md has one mistake of 6.1), as the source of 6.18 has them:
 
 inet_csk_get_port, inet_csk_bind_conflict, inet_bind_conflict (net/ipv4/inet_connection_sock.c)
     TCP, at bind(2), and once more at listen(2) through inet_csk_listen_start.

@@ -30,6 +30,7 @@ class Trial:
     first_place: str  # where each was bound, in words
     second_place: str
     errno: int | None  # 0: it worked; None: the second could not bind, so it never came to listen
+    first_errno: int = 0  # the first could not come into its state, with the second one bound
 
     @property
     def predicted(self) -> int | None:
@@ -70,7 +71,7 @@ def options(claim: Claim) -> str:
 
 def disagreements(trials: Iterable[Trial]) -> list[Trial]:
     """Return the trials in which the kernel did otherwise than `predict` says."""
-    return [trial for trial in trials if trial.errno != trial.predicted]
+    return [trial for trial in trials if trial.first_errno or trial.errno != trial.predicted]
 
 
 def option_grids(trials: Sequence[Trial]) -> list[Grid]:

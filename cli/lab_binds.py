@@ -62,6 +62,7 @@ def trial_of(tried: Tried) -> Trial:
         cell.first.place.name,
         cell.second.place.name,
         tried.errno,
+        tried.first_errno,
     )
 
 

@@ -1,7 +1,7 @@
 """Makes the cells of the collision matrix: `python -m porttrace.lab.bind_trials`, as root.
 
 It leaves for a network namespace of its own first, which ends with it. Each cell has a port of its
-own, since a socket in TIME_WAIT stays. Prints one JSON list with `[port, errno, address]` a cell.
+own, since a socket in TIME_WAIT stays. Prints one JSON list: the fields of `Tried` but the cell.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TCP_CLOSE = 7
 _PATIENCE_S = 5.0
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 
-Found = tuple[int, int | None, str]
+Found = tuple[int, int | None, str, int]
 
 
 def main() -> int:
@@ -76,11 +76,14 @@ def _try(cell: Cell, port: int, servers: dict[str, socket.socket]) -> Found:
             first.sock.bind((cell.first.place.address, port))
         second = ends.enter_context(_made(cell.protocol, cell.second))
         if cell.call == "listen" and _bind(second, cell.second, port):
-            return port, None, first.sock.getsockname()[0]
-        address, port = first.come_into_state()
+            return port, None, cell.first.place.address, 0
+        try:
+            address, port = first.come_into_state()
+        except OSError as error:
+            return port, None, cell.first.place.address, _number(error)
         if cell.call == "listen":
-            return port, _errno_of(second.listen), address
-        return port, _bind(second, cell.second, port), address
+            return port, _errno_of(second.listen), address, 0
+        return port, _bind(second, cell.second, port), address, 0
 
 
 class _First:
@@ -172,10 +175,15 @@ def _errno_of(call: Callable[[], None]) -> int:
     try:
         call()
     except OSError as error:
-        if error.errno is None:
-            raise
-        return error.errno
+        return _number(error)
     return 0
+
+
+# An error without a number is not the kernel's answer.
+def _number(error: OSError) -> int:
+    if error.errno is None:
+        raise error
+    return error.errno
 
 
 if __name__ == "__main__":

@@ -103,14 +103,16 @@ class Cell:
 class Tried:
     """What came of a cell: the errno of the second socket's call, 0 for success.
 
-    `errno` is None where the call was never reached, since the second socket could not even bind.
-    `address` is the first socket's at that moment.
+    `errno` is None where the call was never reached, since the second socket could not even bind,
+    or the first one, beside it, not come into its state (`first_errno`). `address` is the first
+    socket's at that moment.
     """
 
     cell: Cell
     port: int
     errno: int | None
     address: str
+    first_errno: int = 0
 
 
 def cells() -> Iterator[Cell]:

@@ -26,6 +26,7 @@ def row(trial: Trial) -> dict[str, Any]:
         "errno": trial.errno,
         "error": None if trial.errno is None else errno.errorcode.get(trial.errno, ""),
         "predicted": trial.predicted,
+        "first_errno": trial.first_errno,
         "why": why(trial.first, trial.second, trial.call),
     }
 

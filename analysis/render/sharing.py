@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from string import ascii_uppercase
@@ -62,12 +63,20 @@ def between_markers(page: str, tables: str) -> str:
     return f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}"
 
 
-def verdict(trials: Sequence[Trial], most: int = 20) -> str:
-    """Return how many cells agree with the rules, and the first `most` of those that do not."""
+def verdict(trials: Sequence[Trial], most: int = 5) -> str:
+    """Return how many cells agree with the rules, and where and how others do not.
+
+    Of those that differ, `most` are told in full; all of them are counted by their addresses.
+    """
     wrong = disagreements(trials)
     lines = [difference(trial) for trial in wrong[:most]]
     if len(wrong) > most:
         lines.append(f"... and {len(wrong) - most:,} more")
+    places = Counter((t.first.protocol, t.first_place, t.second_place) for t in wrong)
+    lines += [
+        f"{count:,} differ: {protocol}, first {first}, second {second}"
+        for (protocol, first, second), count in places.most_common()
+    ]
     return "\n".join([*lines, f"{_counted(trials)} {len(wrong):,} differ from the rules."])
 
 
@@ -76,7 +85,7 @@ def difference(trial: Trial) -> str:
     first, second = (_socket(claim) for claim in (trial.first, trial.second))
     return (
         f"{trial.first.protocol} {trial.call}: first {first}, {trial.state}; second {second}: "
-        f"{_outcome(trial.errno)}, by rule {_outcome(trial.predicted)}: "
+        f"{_seen(trial)}, by rule {_outcome(trial.predicted)}: "
         f"{why(trial.first, trial.second, trial.call)}"
     )
 
@@ -89,6 +98,12 @@ def _counted(trials: Sequence[Trial]) -> str:
 def _socket(claim: Claim) -> str:
     only = " V6ONLY" if claim.v6only else ""
     return f"{claim.address}{only}, options {options(claim)}, user {claim.uid}"
+
+
+def _seen(trial: Trial) -> str:
+    if trial.first_errno:
+        return f"the first cannot go on, {_outcome(trial.first_errno)}"
+    return _outcome(trial.errno)
 
 
 def _outcome(number: int | None) -> str:

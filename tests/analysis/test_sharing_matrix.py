@@ -40,6 +40,15 @@ def test_each_kind_of_difference_is_found() -> None:
         assert disagreements(changed(trials, at, seen)) == [replace(trials[at], errno=seen)]
 
 
+def test_a_first_socket_that_could_not_go_on_differs_too() -> None:
+    trials = obedient("tcp")
+    at = place_of_a(trials, "listen", 0)
+    stuck = replace(trials[at], errno=None, first_errno=EADDRINUSE)
+    assert disagreements([stuck]) == [stuck]
+    unreached = trials[place_of_a(trials, "listen", None)]
+    assert disagreements([replace(unreached, first_errno=EADDRINUSE)])
+
+
 def test_udp_has_one_table_of_options() -> None:
     (grid,) = option_grids(obedient("udp"))
     assert grid.title == "UDP, the second calls bind, the first is bound, connected or client"

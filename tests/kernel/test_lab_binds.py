@@ -26,9 +26,13 @@ def calls_of(tried: Tried) -> Iterator[Call]:
     cell = tried.cell
     if cell.state != "client":
         yield call("bind", cell.first, 0)
+    kept_out = tried.errno is None and not tried.first_errno
     if cell.call == "listen":
-        yield call("bind", cell.second, 98 if tried.errno is None else 0)
+        yield call("bind", cell.second, 98 if kept_out else 0)
+    if kept_out:
+        return
     if tried.errno is None:
+        yield call("listen", cell.first, tried.first_errno)
         return
     if cell.state in ("listening", "accepted"):
         yield call("listen", cell.first, 0)

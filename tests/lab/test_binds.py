@@ -74,10 +74,19 @@ def trials() -> list[Trial]:
     return [trial_of(tried) for tried in binds.try_all()]
 
 
+# Linux 6.1 looks for the wildcard of a mapped address in the wrong place (in TCP only, so that a
+# mistake in our rules would show with UDP): inet_bind2_bucket_match_addr_any, mended later.
+MISSED = ("tcp", "[::ffff:0.0.0.0]", "[::ffff:192.0.2.1]")
+
+
 @pytest.mark.kernel
 def test_every_cell_is_as_predicted(trials: list[Trial]) -> None:
-    assert [sharing.difference(trial) for trial in disagreements(trials)] == []
     assert len(trials) == len(list(binds.cells())) > 20_000
+    wrong = disagreements(trials)
+    others = [t for t in wrong if (t.first.protocol, t.first_place, t.second_place) != MISSED]
+    assert [sharing.difference(trial) for trial in others] == []
+    # A kernel that has this mistake makes it wherever it matters.
+    assert len(wrong) in (0, 140)
 
 
 @pytest.mark.kernel
@@ -100,6 +109,8 @@ def test_first_sockets_stood_where_they_should(trials: list[Trial]) -> None:
 
 @pytest.mark.kernel
 def test_the_page_has_the_tables_of_this_kernel(trials: list[Trial]) -> None:
+    if disagreements(trials):
+        pytest.skip("this kernel differs from the rules in some cells")
     page = PAGE.read_text()
     assert page == sharing.between_markers(page, sharing.markdown(trials))
 

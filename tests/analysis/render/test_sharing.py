@@ -48,6 +48,11 @@ def test_a_page_without_its_markers_is_refused(page: str) -> None:
         sharing.between_markers(page, "tables")
 
 
+def test_a_first_socket_that_cannot_go_on_is_named() -> None:
+    stuck = replace(obedient("tcp")[0], errno=None, first_errno=98)
+    assert "the first cannot go on, EADDRINUSE, by rule" in sharing.difference(stuck)
+
+
 def test_what_differs_is_named_with_what_the_rules_say() -> None:
     first = UDP[0]
     wrong = [replace(trial, errno=0) if trial.errno else trial for trial in UDP]
@@ -58,5 +63,8 @@ def test_what_differs_is_named_with_what_the_rules_say() -> None:
         "socket has set an option for sharing."
     )
     differ = sum(trial.errno != 0 for trial in UDP)
-    assert lines[2] == f"... and {differ - 2:,} more" and f" {differ:,} differ " in lines[3]
+    assert lines[2] == f"... and {differ - 2:,} more" and f" {differ:,} differ " in lines[-1]
+    counted = [line.split(" differ: ", 1) for line in lines[3:-1]]
+    assert sum(int(count.replace(",", "")) for count, _ in counted) == differ
+    assert "udp, first [::] to IPv4, second 0.0.0.0" in {where for _, where in counted}
     assert first.errno and sharing.verdict(UDP).endswith(" 0 differ from the rules.")
