@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from porttrace.analysis import bind_names, concurrency, ladder, names
+from porttrace.analysis import bind_names, bind_reasons, concurrency, ladder, names
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
@@ -112,7 +112,7 @@ def binds_table(trace: Trace) -> pd.DataFrame:
         "options": _each(rows, bind_names.options),
         "error": _each(rows, bind_names.error),
         "holders": _each(rows, lambda row: holders_text(trace, row)),
-        "advice": _each(rows, lambda row: ""),
+        "advice": _each(rows, _advice_of(trace)),
         "call": _enum(rows["call"], BindCall),
         "family": np.where(rows["family"] == 2, 4, 6).astype(np.uint8),
         "port_got": _nullable(rows["port_got"], rows["port_got"] == 0),
@@ -127,11 +127,29 @@ def _each(rows: Binds, text: Callable[[np.void], str | None]) -> Any:
     return pd.Series([text(row) for row in rows], dtype=object)
 
 
+def _advice_of(trace: Trace) -> Callable[[np.void], str]:
+    # Calls that failed alike are advised alike: thousands of them cost one thought.
+    known: dict[tuple[bytes, ...], str] = {}
+
+    def advice(row: np.void) -> str:
+        if not row["errno"] or row["call"] == BindCall.autobind:
+            return ""
+        alike = ("pid", "call", "protocol", "addr", "port_asked", "errno")
+        key = (*(row[name].tobytes() for name in alike), holders_text(trace, row).encode())
+        if key not in known:
+            lines = bind_reasons.explain(bind_reasons.failed(trace, row)).advice
+            known[key] = _plain(lines[0] if lines else "")
+        return known[key]
+
+    return advice
+
+
 def holders_text(trace: Trace, row: np.void) -> str:
     """Return who held the port when a call failed, in words, or why nobody is shown."""
     found = bind_names.looked(trace, row)
-    if found and found.holders:
-        return _plain("; ".join(map(bind_names.holder, found.holders)))
+    holders = bind_reasons.holders_of(trace, row, found)
+    if holders:
+        return _plain("; ".join(map(bind_names.holder, holders)))
     return bind_names.not_shown(row, found)
 
 

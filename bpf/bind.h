@@ -187,6 +187,16 @@ static __always_inline void fill_bind(struct event *e, struct bind_call *b, stru
 	e->answers = EVERY_OPTION;
 }
 
+/* May others have the port as well? Then who they are is of interest, too. */
+static __always_inline bool shares(struct bind_call *b, struct fd_state *state)
+{
+	if (!state || !b->port)
+		return false;
+	if (state->protocol == IPPROTO_UDP)
+		return state->options & (OPTION_REUSEADDR | OPTION_REUSEPORT);
+	return b->listens && (state->options & OPTION_REUSEPORT);
+}
+
 static __always_inline void bind_exit(void *ctx, long ret)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -209,7 +219,7 @@ static __always_inline void bind_exit(void *ctx, long ret)
 	if (e) {
 		fill_bind(e, b, state, ret);
 		emit(ctx, e);
-		if (ret)
+		if (ret || shares(b, state))
 			failed_binds.perf_submit(ctx, e, sizeof(*e));
 	}
 out:

@@ -221,7 +221,7 @@ enum counter {
 
 BPF_PERF_OUTPUT(events);
 #ifdef BINDS
-/* Calls of bind(2) and listen(2) that failed, once more: who looks into them is woken at once. */
+/* What failed or may share its port, once more: who looks into them is woken at once. */
 BPF_PERF_OUTPUT(failed_binds);
 #endif
 /* inserts: emit() on a failed submit; reads: user space, each round. Never deleted. */
