@@ -17,6 +17,7 @@ from porttrace.analysis.sharing import Claim, why
 
 _STATES = {"listener": "listening", "bound": "bound", "time_wait": "time_wait"}
 _QUIC = 443
+_NEVER = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,49 @@ class Failed:
         return value if isinstance(value, str) else ""
 
 
-def failed(trace: Trace, row: np.void) -> Failed:
-    """Return a failed call of `trace` with what is known of it."""
+class History:
+    """What a trace itself saw of ports that were bound and listened on, ready to be asked often."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        binds = trace.binds
+        good = binds[(binds["errno"] == 0) & (binds["port_got"] > 0)]
+        self._bound: dict[tuple[int, int], list[np.void]] = {}
+        self._listened: dict[tuple[int, int], int] = {}  # pid and port to since when, ns
+        for row in good[good["call"] == BindCall.bind]:
+            key = int(row["protocol"]), int(row["port_got"])
+            self._bound.setdefault(key, []).append(row)
+        for row in good[good["call"] == BindCall.listen]:
+            self._listened.setdefault((int(row["pid"]), int(row["port_got"])), int(row["time_ns"]))
+
+    def bound_before(self, row: np.void) -> np.void | None:
+        """Return the latest bind of the port that `row` wants, None where there is none.
+
+        Of another socket, and of a process that had not ended by then.
+        """
+        exits = self.trace.exits
+        for each in reversed(self._bound.get((int(row["protocol"]), int(row["port_asked"])), [])):
+            gone = exits.get(int(each["pid"]), _NEVER) < row["time_ns"]
+            same = (each["pid"], each["fd"]) == (row["pid"], row["fd"])
+            if each["time_ns"] < row["call_ns"] and not gone and not same:
+                return each
+        return None
+
+    def listened_before(self, pid: int, port: int, time_ns: int) -> bool:
+        """Return whether a process was seen to listen on a port before `time_ns`."""
+        return self._listened.get((pid, port), _NEVER) < time_ns
+
+
+def failed(history: History, row: np.void) -> Failed:
+    """Return a failed call with what is known of it."""
+    trace = history.trace
     found = bind_names.looked(trace, row)
     known = trace.processes.get(int(row["pid"]))
-    holders = holders_of(trace, row, found)
+    holders = holders_of(history, row, found)
     return Failed(row, holders, found, int(row["uid"]), known.exe if known else "")
 
 
-def holders_of(trace: Trace, row: np.void, found: Looked | None) -> tuple[Holder, ...]:
+def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Holder, ...]:
     """Return who held the port: as it was looked up, or else as the trace itself saw it bound."""
     seen = found.holders if found else ()
     if not row["errno"]:
@@ -83,37 +118,32 @@ def holders_of(trace: Trace, row: np.void, found: Looked | None) -> tuple[Holder
         # the socket that wants to listen is bound there, too
         others = [e for e in seen if (e.kind, e.pid) != ("bound", int(row["pid"]))]
         seen = tuple(others) or seen
-    seen = tuple(_as_the_trace_knows(trace, row, each) for each in seen)
+    seen = tuple(_as_the_trace_knows(history, row, each) for each in seen)
     if any(each.kind not in ("unknown", "namespace") for each in seen):
         return seen
-    return _from_history(trace, row) or seen
+    return _from_history(history, row) or seen
 
 
-def _as_the_trace_knows(trace: Trace, row: np.void, each: Holder) -> Holder:
+def _as_the_trace_knows(history: History, row: np.void, each: Holder) -> Holder:
     # The kernel does not tell who called whom: on a port that its process listened on, others did.
     if each.kind != "client":
         return each
-    binds = trace.binds
-    listened = (binds["call"] == BindCall.listen) & (binds["errno"] == 0)
-    listened &= (binds["pid"] == each.pid) & (binds["port_got"] == each.port)
-    if (listened & (binds["time_ns"] < row["time_ns"])).any():
+    if history.listened_before(each.pid, each.port, int(row["time_ns"])):
         return replace(each, kind="accepted", why="accepted by a listener that is closed")
     return each
 
 
-def _from_history(trace: Trace, row: np.void) -> tuple[Holder, ...]:
+def _from_history(history: History, row: np.void) -> tuple[Holder, ...]:
     # Kernels before 6.8 do not list sockets that are bound and do nothing.
     if row["errno"] != errno.EADDRINUSE or not row["port_asked"]:
         return ()
-    binds = trace.binds
-    before = (binds["time_ns"] < row["call_ns"]) & (binds["errno"] == 0)
-    same = (binds["port_got"] == row["port_asked"]) & (binds["protocol"] == row["protocol"])
-    for each in binds[before & same & (binds["call"] == BindCall.bind)][::-1]:
-        pid = int(each["pid"])
-        gone = pid in trace.exits and trace.exits[pid] < row["time_ns"]
-        if not gone and each["fd"] != row["fd"]:
-            return (_bound_before(trace, each, row),)
-    return ()
+    each = history.bound_before(row)
+    if each is None:
+        return ()
+    holder = _bound_before(history.trace, each, row)
+    if history.listened_before(holder.pid, holder.port, int(row["time_ns"])):
+        holder = replace(holder, kind="listener")
+    return (holder,)
 
 
 def _bound_before(trace: Trace, each: np.void, row: np.void) -> Holder:
@@ -132,7 +162,7 @@ def _bound_before(trace: Trace, each: np.void, row: np.void) -> Holder:
         age_s=(int(row["time_ns"]) - int(each["time_ns"])) / 1e9,
         reuseport=bind_names.option(each, BindOption.reuseport),
         v6only=bind_names.option(each, BindOption.v6only),
-        why="this trace saw it being bound; whether it still is was not looked up",
+        why="this trace saw it being bound",
     )
 
 

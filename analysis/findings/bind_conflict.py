@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis import bind_names, names
-from porttrace.analysis.bind_reasons import Reason, explain, failed
+from porttrace.analysis.bind_reasons import History, Reason, explain, failed
 from porttrace.analysis.model import BindCall, Binds, Finding, Trace
 
 RULE = "bind-conflict"
@@ -30,7 +30,8 @@ def bind_conflict(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find calls of bind(2) and listen(2) that failed, with who held the port and what to do."""
     binds = trace.binds
     bad = binds[(binds["errno"] > 0) & (binds["call"] != BindCall.autobind)]
-    return [_finding(trace, rows) for rows, _ in zip(_groups(bad), range(MOST), strict=False)]
+    history = History(trace)
+    return [_finding(history, rows) for rows, _ in zip(_groups(bad), range(MOST), strict=False)]
 
 
 def _groups(bad: Binds) -> Iterator[Binds]:
@@ -39,8 +40,9 @@ def _groups(bad: Binds) -> Iterator[Binds]:
         yield bad[which.ravel() == number]
 
 
-def _finding(trace: Trace, rows: Binds) -> Finding:
-    reason, row = _best(trace, rows)
+def _finding(history: History, rows: Binds) -> Finding:
+    trace = history.trace
+    reason, row = _best(history, rows)
     pids = list(dict.fromkeys(rows["pid"].tolist()))
     after_s, other = _went_on(trace, rows)
     holder = reason.holder
@@ -66,7 +68,7 @@ def _finding(trace: Trace, rows: Binds) -> Finding:
             "pids": pids[:16],
             "processes": len(pids),
             "options": bind_names.options(row),
-            "holders": [vars(each) for each in failed(trace, row).holders],
+            "holders": [vars(each) for each in failed(history, row).holders],
             "holder_pid": holder.pid if holder else None,
             "facts": _facts(trace, row),
             "got_it_after_s": after_s,
@@ -77,10 +79,10 @@ def _finding(trace: Trace, rows: Binds) -> Finding:
 
 
 # The failure of which most is known: who held the port may have been seen for some of them only.
-def _best(trace: Trace, rows: Binds) -> tuple[Reason, np.void]:
-    known = [row for row in rows if bind_names.looked(trace, row)][:_LOOKED_AT]
+def _best(history: History, rows: Binds) -> tuple[Reason, np.void]:
+    known = [row for row in rows if bind_names.looked(history.trace, row)][:_LOOKED_AT]
     asked = [*known, rows[0]]
-    reasons = [(explain(failed(trace, row)), row) for row in asked]
+    reasons = [(explain(failed(history, row)), row) for row in asked]
     return max(reasons, key=lambda pair: pair[0].sure)
 
 
