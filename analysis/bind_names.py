@@ -86,6 +86,7 @@ def not_shown(row: np.void, found: Looked | None) -> str:
 _HOLDS = {
     "listener": "listens on {local}",
     "client": "has it for its connection to {remote}",
+    "accepted": "has a connection from {remote} on {local}",
     "bound": "is bound to {local} and does not listen",
     "time_wait": "a closed connection to {remote} in TIME_WAIT",
     "closing": "a closing connection to {remote} in {state}",

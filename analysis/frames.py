@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.recfunctions import repack_fields
 
-from porttrace.analysis import bind_names, concurrency, ladder, names
+from porttrace.analysis import bind_names, bind_reasons, concurrency, ladder, names
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
     Attempts,
     BindCall,
     Binds,
+    Looked,
     Origin,
     Outcome,
     Process,
@@ -108,11 +110,10 @@ def binds_table(trace: Trace) -> pd.DataFrame:
         "port_asked": rows["port_asked"],
         "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
         "addr": _texts(rows["addr"], _address),
-        "protocol": _each(rows, bind_names.protocol),
-        "options": _each(rows, bind_names.options),
-        "error": _each(rows, bind_names.error),
-        "holders": _each(rows, lambda row: holders_text(trace, row)),
-        "advice": _each(rows, lambda row: ""),
+        "protocol": _each(rows, ("protocol",), bind_names.protocol),
+        "options": _each(rows, ("options", "options_known"), bind_names.options),
+        "error": _each(rows, ("errno",), bind_names.error),
+        **_told_columns(trace),
         "call": _enum(rows["call"], BindCall),
         "family": np.where(rows["family"] == 2, 4, 6).astype(np.uint8),
         "port_got": _nullable(rows["port_got"], rows["port_got"] == 0),
@@ -123,16 +124,43 @@ def binds_table(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
 
 
-def _each(rows: Binds, text: Callable[[np.void], str | None]) -> Any:
-    return pd.Series([text(row) for row in rows], dtype=object)
+def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | None]) -> Any:
+    # Rows that are alike in these columns have the same text.
+    keys = np.zeros(len(rows), np.int64)
+    for name in names_:
+        keys = keys << 16 | rows[name].astype(np.int64)
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    texts = np.array([text(rows[at]) for at in first.tolist()], object)
+    return pd.Series(texts[which] if len(rows) else [], dtype=object)
 
 
-def holders_text(trace: Trace, row: np.void) -> str:
-    """Return who held the port when a call failed, in words, or why nobody is shown."""
-    found = bind_names.looked(trace, row)
-    if found and found.holders:
-        return _plain("; ".join(map(bind_names.holder, found.holders)))
-    return bind_names.not_shown(row, found)
+def _told_columns(trace: Trace) -> dict[str, Any]:
+    # Who held the port, and what to do; calls that failed alike cost one thought.
+    rows, history = trace.binds, bind_reasons.History(trace)
+    holders, advice = np.full((2, len(rows)), "", object)
+    known: dict[bytes, tuple[str, str]] = {}
+    alike = repack_fields(rows[[*_ALIKE]])  # without the bytes of other columns between
+    looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
+    wanted = (rows["errno"] > 0) | np.isin(rows["time_ns"], looked)
+    for at in np.flatnonzero(wanted & (rows["call"] != BindCall.autobind)).tolist():
+        found = bind_names.looked(trace, rows[at])
+        key = alike[at].tobytes() + str(id(found)).encode()
+        if key not in known:
+            known[key] = _told(history, rows[at], found)
+        holders[at], advice[at] = known[key]
+    return {"holders": holders, "advice": advice}
+
+
+_ALIKE = ("pid", "fd", "call", "protocol", "addr", "port_asked", "errno", "options")
+
+
+def _told(history: bind_reasons.History, row: np.void, found: Looked | None) -> tuple[str, str]:
+    held = bind_reasons.holders_of(history, row, found)
+    words = "; ".join(map(bind_names.holder, held)) or bind_names.not_shown(row, found)
+    if not row["errno"]:
+        return _plain(words), ""
+    lines = bind_reasons.explain(bind_reasons.failed(history, row)).advice
+    return _plain(words), _plain(lines[0] if lines else "")
 
 
 def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:

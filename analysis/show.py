@@ -198,24 +198,35 @@ def accept_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
 def bind_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
     """Yield a heading and a line for each row of `tables.binds`; times since `start_ns`.
 
-    Of a call that failed a second line says who held the port.
+    Of a call that failed a second line says who held the port. A port that the kernel chose stands
+    behind an arrow.
     """
-    where = max([12, *(len(word) for word in _words(frame["local"]))])
+    where = max([7, *(len(_place(row)) for row in _rows(frame))])
     name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
-    name = max(_SHORTEST_NAME, min(name, 15, _MOST - 51 - where))
-    yield (
-        f"{'TIME':>8} {'PID':>7} {'THREAD':<{name}} {'CALL':<8} {'PROTO':<5} {'ADDRESS':<{where}} "
-        f"{'GOT':>5} {'RESULT':<13} OPTIONS"
+    name = max(_SHORTEST_NAME, min(name, 15, _MOST - 53 - where))
+    heading = (
+        f"{'TIME':>8} {'PID':>7} {'THREAD':<{name}} {'CALL':<12} {'ADDRESS':<{where}} "
+        f"{'RESULT':<13} OPTIONS"
     )
+    yield heading if len(heading) <= _MOST else heading.removesuffix(" OPTIONS")
     for row in _rows(frame):
-        got = "" if pd.isna(row.port_got) else row.port_got
-        yield (
+        line = (
             f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
-            f"{row.call:<8} {row.protocol or '?':<5} {row.local:<{where}} {got:>5} "
-            f"{row.error or 'ok':<13} {'?' if row.options is None else row.options}"
-        ).rstrip()
+            f"{f'{row.call} {row.protocol}':<12} {_place(row):<{where}} {row.error or 'ok':<13}"
+        )
+        options = "?" if pd.isna(row.options) else row.options
+        fits = len(line) + len(options) < _MOST
+        yield f"{line} {options}".rstrip() if fits else line.rstrip()
+        if not fits:
+            yield f"{'':17}{options}"
         if row.holders:
             yield from wrapped(printable(row.holders), " " * 17)
+
+
+def _place(row: Any) -> str:
+    got = "" if pd.isna(row.port_got) or row.port_got == row.port_asked else f"->{row.port_got}"
+    there = f"[{row.daddr}]" if ":" in row.daddr else row.daddr
+    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {there}:{row.dport}"
 
 
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:

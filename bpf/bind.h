@@ -10,6 +10,8 @@
 #ifdef BINDS
 
 #define EINVAL 22
+#define BELL_SPAN_NS 100000000ULL
+#define BELLS_A_SPAN 32
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SO_REUSEADDR 2
@@ -187,6 +189,35 @@ static __always_inline void fill_bind(struct event *e, struct bind_call *b, stru
 	e->answers = EVERY_OPTION;
 }
 
+/* May others have the port as well? Then who they are is of interest, too. */
+static __always_inline bool shares(struct bind_call *b, struct fd_state *state)
+{
+	if (!state || !b->port)
+		return false;
+	if (state->protocol == IPPROTO_UDP)
+		return state->options & (OPTION_REUSEADDR | OPTION_REUSEPORT);
+	return b->listens && (state->options & OPTION_REUSEPORT);
+}
+
+/*
+ * Waking somebody interrupts this CPU in the middle of a program, and what happens in that
+ * interrupt is not seen: so often as a look-up can follow, and no more.
+ */
+static __always_inline void ring_bell(void *ctx, struct event *e)
+{
+	int zero = 0;
+	struct bell *b = bells.lookup(&zero);
+
+	if (!b)
+		return;
+	if (e->time_ns - b->since_ns > BELL_SPAN_NS) {
+		b->since_ns = e->time_ns;
+		b->count = 0;
+	}
+	if (b->count++ < BELLS_A_SPAN)
+		failed_binds.perf_submit(ctx, e, sizeof(*e));
+}
+
 static __always_inline void bind_exit(void *ctx, long ret)
 {
 	u32 tid = bpf_get_current_pid_tgid();
@@ -209,8 +240,8 @@ static __always_inline void bind_exit(void *ctx, long ret)
 	if (e) {
 		fill_bind(e, b, state, ret);
 		emit(ctx, e);
-		if (ret)
-			failed_binds.perf_submit(ctx, e, sizeof(*e));
+		if (ret || shares(b, state))
+			ring_bell(ctx, e);
 	}
 out:
 	bind_calls.delete(&tid);

@@ -121,6 +121,12 @@ struct bind_call {
 	u8 saddr[ADDR_LEN];
 };
 
+/* How often somebody was woken for a bind, since when. */
+struct bell {
+	u64 since_ns;
+	u64 count;
+};
+
 /* setsockopt(2) of an option that matters to bind(2), in progress. */
 struct option_call {
 	s32 fd;
@@ -221,8 +227,10 @@ enum counter {
 
 BPF_PERF_OUTPUT(events);
 #ifdef BINDS
-/* Calls of bind(2) and listen(2) that failed, once more: who looks into them is woken at once. */
+/* What failed or may share its port, once more: who looks into them is woken at once. */
 BPF_PERF_OUTPUT(failed_binds);
+/* inserts, reads: ring_bell(). */
+BPF_PERCPU_ARRAY(bells, struct bell, 1);
 #endif
 /* inserts: emit() on a failed submit; reads: user space, each round. Never deleted. */
 BPF_PERCPU_ARRAY(losses, struct loss, 1);

@@ -38,7 +38,10 @@ QUICK = Look(strays=False)
 
 @dataclass(frozen=True)
 class Failure:
-    """One call that failed, as it is looked into. `errno` is positive, `address` as text."""
+    """One call as it is looked into. `errno` is positive, `address` as text.
+
+    With errno 0 it worked, and may share its port with others.
+    """
 
     pid: int
     protocol: str
@@ -61,7 +64,7 @@ def look_into(
     with contextlib.suppress(PorttraceError):
         facts |= in_namespace(inside, lambda: _settings(failure))
     facts |= _of_process(failure)
-    if failure.errno != errno.EADDRINUSE or not failure.port:
+    if failure.errno not in (0, errno.EADDRINUSE) or not failure.port:
         return (), facts
     found = holders(
         failure.protocol or "tcp",

@@ -1,9 +1,9 @@
 """A thread that looks into calls of bind(2) and listen(2) that failed, while the holder is there.
 
 It has a small buffer of its own, which wakes it for every such call: neither reading nor writing
-of events waits for it. What does not fit in the buffer is not looked up, and so is what comes
-faster than it may look: it takes a third of one CPU at most. Calls that fail alike within
-`ALIKE_S` share one look.
+of events waits for it. What comes too fast is not looked up: the kernel wakes it for 320 calls a
+second and CPU at most (BELLS_A_SPAN in bpf/bind.h), and it takes a third of one CPU at most. Calls
+that fail alike within `ALIKE_S` share one look.
 """
 
 import socket
@@ -24,6 +24,7 @@ MOST_KEYS = 64
 MOST_KINDS = 16
 """So many different calls at most are looked into at once."""
 _REST = 2.0  # times as long as a look took
+_LEAST_REST_S = 0.002
 _THOROUGH_UNDER = 4  # different calls at once; more are looked into quickly
 _WAIT_MS = 100
 _V6ONLY = 4  # OPTION_V6ONLY
@@ -74,7 +75,7 @@ class Lookups:
             after_s = (time.monotonic_ns() - keys[0][0]) / 1e9
             with self._lock:
                 self._done.append(Looked(tuple(keys[:MOST_KEYS]), *found, after_s))
-            self._stopped.wait((time.monotonic() - begun_s) * _REST)
+            self._stopped.wait(max(_LEAST_REST_S, (time.monotonic() - begun_s) * _REST))
 
     def _look(self, failure: Failure, thorough: bool) -> _Found:
         now_s = time.monotonic()

@@ -91,7 +91,7 @@ class PerfBuffer:
             raise
 
     def wait(self, timeout_ms: int) -> None:
-        """Wait until a ring is a quarter full, or (`at_once`) has a record, at most `timeout_ms`."""
+        """Wait until a ring is a quarter full or (`at_once`) not empty, at most `timeout_ms`."""
         with contextlib.suppress(InterruptedError):
             self._poll.poll(timeout_ms)
 
