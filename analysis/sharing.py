@@ -38,7 +38,7 @@ class Claim:
     reuseaddr: bool | None = False
     reuseport: bool | None = False
     uid: int = 0  # of the one who made the socket, -1 not known
-    state: str = "bound"  # of STATES; whatever is neither the first nor the last two: connected
+    state: str = "bound"  # of STATES; every other state of TCP counts as connected
     device: str = ""  # SO_BINDTODEVICE
 
 
