@@ -14,7 +14,7 @@ udp_lib_get_port, udp_lib_lport_inuse (net/ipv4/udp.c)
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from errno import EADDRINUSE, EOPNOTSUPP
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -77,6 +77,24 @@ def outcomes(first: Claim, second: Claim, call: Call = "bind") -> frozenset[int]
         for one, other in itertools.product(_known(first), _known(second))
         for uid in uids
     )
+
+
+def several(standing: Iterable[Claim], second: Claim, call: Call = "bind") -> frozenset[int]:
+    """Return all errnos (0: it works) that `call` of `second` may get beside several sockets.
+
+    Whoever of them is in the way is enough. One case is open: where `second` belongs to a group
+    with SO_REUSEPORT that stands already, the kernel may let it in by that alone, and not look at
+    the others (sk_reuseport_match; udp_lib_lport_inuse ends at the first of the group that it
+    meets). Those can only be there by SO_REUSEADDR.
+    """
+    standing = tuple(standing)
+    per_socket = [outcomes(first, second, call) for first in standing]
+    failing = frozenset().union(*per_socket) - {0}
+    if not failing:
+        return frozenset((0,))
+    in_the_way = not all(0 in errnos for errnos in per_socket)
+    may_work = not in_the_way or any(_in_one_group(first, second) for first in standing)
+    return failing | {0} if may_work else failing
 
 
 def why(first: Claim, second: Claim, call: Call = "bind") -> str:
@@ -225,6 +243,12 @@ def _is_any(address: IPv4Address | IPv6Address) -> bool:
 # The IPv4 address of an IPv4 socket or of a mapped one, None for IPv6 proper.
 def _v4(address: IPv4Address | IPv6Address) -> IPv4Address | None:
     return address if isinstance(address, IPv4Address) else address.ipv4_mapped
+
+
+def _in_one_group(first: Claim, second: Claim) -> bool:
+    same_port = (first.protocol, first.port) == (second.protocol, second.port)
+    both = first.reuseport is not False and second.reuseport is not False
+    return same_port and both and first.uid in (second.uid, -1)
 
 
 def _is_v4(claim: Claim) -> bool:

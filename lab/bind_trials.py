@@ -74,21 +74,21 @@ def _try(cell: Cell, port: int, servers: dict[str, socket.socket]) -> Found:
         first = _First(cell, servers, ends)
         if cell.state != "client":
             first.sock.bind((cell.first.place.address, port))
-        second = ends.enter_context(_made(cell.protocol, cell.second))
-        if cell.call == "listen" and _bind(second, cell.second, port):
+        second = ends.enter_context(make_socket(cell.protocol, cell.second))
+        if cell.call == "listen" and bind_errno(second, cell.second, port):
             return port, None, cell.first.place.address, 0
         try:
             address, port = first.come_into_state()
         except OSError as error:
             return port, None, cell.first.place.address, _number(error)
         if cell.call == "listen":
-            return port, _errno_of(second.listen), address, 0
-        return port, _bind(second, cell.second, port), address, 0
+            return port, errno_of(second.listen), address, 0
+        return port, bind_errno(second, cell.second, port), address, 0
 
 
 class _First:
     def __init__(self, cell: Cell, servers: dict[str, socket.socket], ends: ExitStack) -> None:
-        self.sock = ends.enter_context(_made(cell.protocol, cell.first))
+        self.sock = ends.enter_context(make_socket(cell.protocol, cell.first))
         self._cell = cell
         self._servers = servers
         self._ends = ends
@@ -145,7 +145,8 @@ class _First:
         self.sock.close()
 
 
-def _made(protocol: str, ask: Ask) -> socket.socket:
+def make_socket(protocol: str, ask: Ask) -> socket.socket:
+    """Return a socket of tcp or udp with the options and the owner of `ask`, not yet bound."""
     family = socket.AF_INET6 if ":" in ask.place.address else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with _as_user(ask.uid):
@@ -167,11 +168,13 @@ def _as_user(uid: int) -> Iterator[None]:
         os.seteuid(0)
 
 
-def _bind(sock: socket.socket, ask: Ask, port: int) -> int:
-    return _errno_of(lambda: sock.bind((ask.place.address, port)))
+def bind_errno(sock: socket.socket, ask: Ask, port: int) -> int:
+    """Bind a socket where `ask` says, and return the errno, 0 where it worked."""
+    return errno_of(lambda: sock.bind((ask.place.address, port)))
 
 
-def _errno_of(call: Callable[[], None]) -> int:
+def errno_of(call: Callable[[], None]) -> int:
+    """Return the errno with which `call` fails, 0 where it works."""
     try:
         call()
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from porttrace.analysis.sharing import STATES, Call, Claim, meet, outcomes, predict, why
+from porttrace.analysis.sharing import STATES, Call, Claim, meet, outcomes, predict, several, why
 
 WILDCARD = Claim(port=8080, uid=1000)
 LISTENER = replace(WILDCARD, state="listening")
@@ -111,6 +111,25 @@ def test_what_is_not_known_is_tried_both_ways() -> None:
     group = shared(LISTENER, reuseport=True, uid=-1)
     assert outcomes(group, shared(reuseport=True)) == {0, EADDRINUSE}
     assert outcomes(group, WILDCARD) == {EADDRINUSE}
+
+
+def test_of_several_whoever_is_in_the_way_is_enough() -> None:
+    apart = shared(address="192.0.2.2")
+    asked = shared(address="192.0.2.1")
+    assert several([], asked) == several([apart], asked) == {0}
+    assert several([apart, WILDCARD], asked) == several([WILDCARD, apart], asked) == {EADDRINUSE}
+    assert several([apart, shared(reuseaddr=None)], shared(reuseaddr=True)) == {EADDRINUSE}
+    unknown = shared(reuseaddr=None)
+    assert several([unknown], shared(address="192.0.2.1", reuseaddr=True)) == {0, EADDRINUSE}
+
+
+def test_a_group_may_let_in_whom_another_user_keeps_out() -> None:
+    both = {"reuseaddr": True, "reuseport": True}
+    group, stranger = shared(**both), shared(**both, uid=0)
+    assert predict(group, stranger) == 0
+    assert several([group, stranger], shared(reuseport=True)) == {0, EADDRINUSE}
+    assert several([stranger], shared(reuseport=True)) == {EADDRINUSE}
+    assert several([group, stranger], WILDCARD) == {EADDRINUSE}
 
 
 def test_an_address_that_is_none_is_refused() -> None:
