@@ -124,8 +124,8 @@ def test_of_several_whoever_is_in_the_way_is_enough() -> None:
 
 
 def test_a_group_may_let_in_whom_another_user_keeps_out() -> None:
-    both = {"reuseaddr": True, "reuseport": True}
-    group, stranger = shared(**both), shared(**both, uid=0)
+    group = shared(reuseaddr=True, reuseport=True)
+    stranger = shared(group, uid=0)
     assert predict(group, stranger) == 0
     assert several([group, stranger], shared(reuseport=True)) == {0, EADDRINUSE}
     assert several([stranger], shared(reuseport=True)) == {EADDRINUSE}

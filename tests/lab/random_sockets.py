@@ -36,9 +36,8 @@ def acts(draw: random.Random, port: int, ends: ExitStack) -> list[object]:
             ["bind", "bind", "bind", "close", "listen" if protocol == "tcp" else "bind"]
         )
         if act == "bind" or not standing:
-            ask = Ask(
-                draw.choice(PLACES), *draw.choices((False, True), k=2), draw.choice((60001, 60002))
-            )
+            reuseaddr, reuseport = draw.choices((False, True), k=2)
+            ask = Ask(draw.choice(PLACES), reuseaddr, reuseport, draw.choice((60001, 60002)))
             sock = ends.enter_context(make_socket(protocol, ask))
             only = ask.place.v6only or ask.place.ipv6_proper
             told: list[object] = [number, protocol, ask.place.address, only]
