@@ -80,6 +80,7 @@ MISSED = ("tcp", "[::ffff:0.0.0.0]", "[::ffff:192.0.2.1]")
 
 
 @pytest.mark.kernel
+@pytest.mark.timeout(700)
 def test_every_cell_is_as_predicted(trials: list[Trial]) -> None:
     assert len(trials) == len(list(binds.cells())) > 20_000
     wrong = disagreements(trials)

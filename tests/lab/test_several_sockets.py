@@ -51,7 +51,7 @@ class Port:
 def calls(seed: int) -> Iterator[tuple[frozenset[int], bool, int, list[Any]]]:
     """Yield what the rules allow, whether memory may let in, the errno, and the port's story."""
     argv = [sys.executable, str(SOCKETS), str(seed), str(PORTS)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=500, check=True)
     for line in done.stdout.splitlines():
         port, story = Port(), json.loads(line)
         for act, told, errno in story:
@@ -62,6 +62,7 @@ def calls(seed: int) -> Iterator[tuple[frozenset[int], bool, int, list[Any]]]:
 
 
 @pytest.mark.kernel
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_several_sockets_are_as_the_rules_allow(seed: int) -> None:
     seen: Counter[str] = Counter()
