@@ -18,6 +18,7 @@ from porttrace.tracer.errors import PorttraceError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 _PLACES = {
     "user": ("#cccccc", "asleep in user code", ""),
@@ -33,6 +34,7 @@ _OUTCOMES = {
     Outcome.pending: ("#56b4e9", ">"),
 }
 _OTHERS = ("#e69f00", "D")
+_ANSWERS = {"yes": "#009e73", "one user": "#f0e442", "no": "#d55e00", "mixed": "#cc79a7"}
 _NAMED = 60  # attempts whose names can be read beside their bars
 _LABEL = 44  # columns of such a name
 
@@ -139,6 +141,30 @@ def latency(recording: Recording, ax: "Axes | None" = None) -> "Axes":
     if len(rows):
         ax.legend(loc="best")
     return ax
+
+
+def sharing(grid: pd.DataFrame, title: str = "", ax: "Axes | None" = None) -> "Axes":
+    """Draw a table of `sharing_frame`: a coloured field with its word for each cell."""
+    ax = _axes(ax)
+    for row, (_, words) in enumerate(grid.iterrows()):
+        for column, word in enumerate(words):
+            ax.add_patch(_field(row, column, _ANSWERS.get(word, "#ffffff")))
+            ax.text(column, row, word, ha="center", va="center")
+    ax.set_xlim(-0.5, grid.shape[1] - 0.5)
+    ax.set_ylim(grid.shape[0] - 0.5, -0.5)
+    ax.set_xticks(range(grid.shape[1]), list(grid.columns))
+    ax.set_yticks(range(grid.shape[0]), list(grid.index))
+    ax.set_xlabel("second socket")
+    ax.set_ylabel("first socket")
+    ax.set_title(title)
+    return ax
+
+
+def _field(row: int, column: int, colour: str) -> "Patch":
+    from matplotlib.patches import Rectangle
+
+    corner = (column - 0.5, row - 0.5)
+    return Rectangle(corner, 1, 1, facecolor=colour, edgecolor="black", alpha=0.5)
 
 
 def _axes(ax: "Axes | None") -> "Axes":

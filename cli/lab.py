@@ -9,6 +9,7 @@ import click
 
 from porttrace.analysis.model import Finding
 from porttrace.cli.child import Child
+from porttrace.cli.lab_binds import binds
 from porttrace.cli.live import output_file, trace_live
 from porttrace.cli.matrix import matrix
 from porttrace.cli.options import Duration, mode_option
@@ -39,6 +40,9 @@ def lab() -> None:
     Example:
       sudo porttrace lab scenario serialized-logins
     """
+
+
+lab.add_command(binds)
 
 
 @lab.command(name="list")

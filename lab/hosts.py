@@ -64,7 +64,7 @@ class Hosts:
         self.router = ""
 
     def __enter__(self) -> Hosts:
-        _require_root()
+        require_root()
         clean_leftovers()
         owner = Owner.this_process()
         self.client = owner.name("client")
@@ -208,7 +208,7 @@ def _bring_up(name: str, address_v4: str, address_v6: str) -> None:
     _ip("-n", name, "addr", "add", f"{address_v6}/64", "dev", _DEVICE, "nodad")
 
 
-def _require_root() -> None:
+def require_root() -> None:
     if os.geteuid() != 0:
         raise LabError(
             "the lab makes network namespaces, which only root may do",

@@ -58,6 +58,10 @@ def _denied_storm(settings: Settings) -> list[str]:
     return _storm(replace(settings, pause_between_s=settings.pause_between_s or 0.5))
 
 
+def _port_sharing(mode: str) -> Callable[[Settings], list[str]]:
+    return lambda settings: ["porttrace.lab.workloads.port_sharing", mode]
+
+
 def _control(mode: str, threads: int, connects: int) -> Callable[[Settings], list[str]]:
     def workload(settings: Settings) -> list[str]:
         amount = _amount(settings, threads, connects)
@@ -325,5 +329,26 @@ STORIES = (
         _habit("steady", 8, 8),
         None,
         surroundings=surroundings.loss,
+    ),
+    Scenario(
+        "port-takeover",
+        "another user's program binds a UDP port that is in use, and gets every datagram",
+        None,
+        _port_sharing("takeover"),
+        "port-shared",
+    ),
+    Scenario(
+        "port-workers",
+        "two workers of one program listen on one port, as they are meant to",
+        None,
+        _port_sharing("workers"),
+        "port-shared",
+    ),
+    Scenario(
+        "listen-race",
+        "another user's program listens on a port between bind and listen of a server",
+        None,
+        _port_sharing("listen-race"),
+        "bind-conflict",
     ),
 )

@@ -54,6 +54,44 @@ class Host:
 
 
 @dataclass(frozen=True)
+class Holder:
+    """What keeps a port: one socket, or the reason why no socket can be shown."""
+
+    # listener, client, accepted (a connection that a listener took), bound, time_wait, closing,
+    # udp, descriptor (in flight), kernel, namespace, unknown
+    kind: str
+    protocol: str = "tcp"  # tcp or udp
+    address: str = ""  # local address as the socket has it, "0.0.0.0" or "::" for the wildcard
+    port: int = 0
+    remote: str = ""  # "address:port" of the other end, "" for none
+    state: str = ""  # ESTABLISHED, LISTEN, ... as ss(8) says it
+    pid: int = 0  # 0: no process holds a descriptor that could be seen
+    comm: str = ""
+    uid: int = -1  # owner of the socket, -1 not known
+    user: str = ""
+    container: str = ""  # id or name as in Process
+    netns: int = 0  # inode of the network namespace
+    age_s: float = -1.0  # how long it has stood, -1 not known
+    frees_in_s: float = -1.0  # time_wait and closing: when the timer ends it, -1 not known
+    reuseport: bool | None = None  # None: the kernel does not tell
+    v6only: bool | None = None
+    why: str = ""  # one plain sentence: how it came to hold the port, or why nobody can be shown
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was looked up right after calls of bind(2) or listen(2) failed: one look for all `keys`.
+
+    `facts` are those of the caller and of its network namespace; tracer/bindfacts.py names them.
+    """
+
+    keys: tuple[tuple[int, int], ...]  # (time_ns, tid) of the failed calls
+    holders: tuple[Holder, ...] = ()
+    facts: Mapping[str, int | str] = field(default_factory=dict)
+    after_s: float = 0.0  # so long after the first of the calls
+
+
+@dataclass(frozen=True)
 class Suspect:
     """A thing on this host that can interpose on connect: a fact, with where it was read."""
 

@@ -11,6 +11,7 @@ from porttrace.tracer.errors import PorttraceError
 
 _EGRESS, _INGRESS, _ROOT = 0xFFFFFFF3, 0xFFFFFFF2, 0xFFFFFFFF
 _CLSACT = ("clsact", "ingress")
+_TUNNEL_PORTS = ("IFLA_VXLAN_PORT", "IFLA_GENEVE_PORT", "IFLA_BAREUDP_PORT")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,29 @@ def devices(most: int = 64) -> Devices:
         for each in disciplines
     )  # fmt: skip
     return Devices(names, _xdp(links), queueing, tuple(filters), max(0, len(asked) - most))
+
+
+def tunnels() -> dict[int, str]:
+    """Return the devices of the calling thread's network namespace that receive over UDP: port ->
+    name and kind, as in "vxlan0 (vxlan)". Raises PorttraceError when the kernel does not answer.
+    """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as route:
+            return dict(pair for link in route.get_links() for pair in _tunnel(link))
+    except (NetlinkError, OSError) as error:
+        raise PorttraceError(f"rtnetlink did not answer: {error}") from None
+
+
+def _tunnel(link: Any) -> Iterator[tuple[int, str]]:
+    about = link.get_attr("IFLA_LINKINFO")
+    kind = about.get_attr("IFLA_INFO_KIND") if about is not None else None
+    data = about.get_attr("IFLA_INFO_DATA") if kind else None
+    for name, value in _attributes(data):
+        if name in _TUNNEL_PORTS and value:
+            yield int(value), f"{link.get_attr('IFLA_IFNAME')} ({kind})"
 
 
 def _with_filters(disciplines: list[Any]) -> list[tuple[int, int, str]]:

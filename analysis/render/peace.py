@@ -28,11 +28,18 @@ def nothing_found(trace: Trace) -> str:
     """Return the sentence for a trace without findings and remarks; names in it are raw."""
     if not len(trace.attempts):
         filtered = f" that matches the filter ({trace.filter})" if trace.filter else ""
-        return f"No connection attempt{filtered} was seen. Nothing can be said."
+        return f"No connection attempt{filtered} was seen. {_binds_seen(trace)}"
     whole, failed = names.count(len(trace.attempts), "attempt"), "; ".join(_failures(trace))
     if not failed:
         return f"Nothing wrong found in {whole}: {_waits(trace)}"
     return f"No throttle found in {whole}; {failed}. {_capital(_waits(trace))}"
+
+
+def _binds_seen(trace: Trace) -> str:
+    number = len(trace.binds)
+    if not number or (trace.binds["errno"] > 0).any():
+        return "Nothing can be said."
+    return f"{names.count(number, 'call')} of bind and listen worked."
 
 
 def _failures(trace: Trace) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.axes import Axes
@@ -87,3 +88,11 @@ def test_nothing_can_be_drawn_too() -> None:
     recording = recording_of(no_events())
     for draw in (plot.waterfall, plot.concurrency, plot.latency):
         draw(recording).figure.canvas.draw()
+
+
+def test_who_may_share_has_a_field_for_each_answer() -> None:
+    grid = pd.DataFrame({"none": ["no", "."], "both": ["yes", "one user"]}, index=["none", "both"])
+    axes = plot.sharing(grid, "TCP")
+    assert [each.get_text() for each in axes.texts] == ["no", "yes", ".", "one user"]
+    assert len({patch.get_facecolor() for patch in axes.patches}) == len(axes.patches) == 4
+    assert [each.get_text() for each in axes.get_yticklabels()] == ["none", "both"]

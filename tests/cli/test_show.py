@@ -61,7 +61,9 @@ def test_concurrency_counts_the_chosen_attempts(capsys: pytest.CaptureFixture[st
         (["attempts", "--destination", "foo"], "'foo' is no address"),
         (["attempts", "--destination", "192.0.2.2:0"], "has no port"),
         (["attempts", "--destination", "2001:db8::g"], "is no address"),
-        (["binds"], "'binds'"),
+        (["binds", "--held", "1s"], "binds do not know that"),
+        (["attempts", "--outcome", "EADDRINUSE"], "--outcome of attempts is one of"),
+        (["bounds"], "'bounds'"),
         (["attempts", "--outcome", "slow"], "'slow'"),
     ],
 )

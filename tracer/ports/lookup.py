@@ -1,0 +1,166 @@
+"""Who keeps a port, in the network namespace of a process: `holders`."""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from porttrace.tracer import links, processes
+from porttrace.tracer.containers import Container
+from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.facts import Holder
+from porttrace.tracer.ports import diag
+from porttrace.tracer.ports.diag import Sock
+from porttrace.tracer.ports.holding import Seen, holder_of
+from porttrace.tracer.ports.overlap import overlaps
+from porttrace.tracer.ports.owners import Descriptor, Owners, elsewhere, owners
+from porttrace.tracer.ports.peek import Options, options, unlisted
+from porttrace.tracer.ports.settings import settings
+from porttrace.tracer.sockets import inside_netns
+
+MOST = 32
+"""So many holders are told at most; of the last one, `why` says how many more there are."""
+
+_ORDER = ("listener", "bound", "client", "accepted", "closing", "time_wait", "udp", "descriptor",
+          "kernel", "namespace", "unknown")  # fmt: skip
+_HALF_OPEN = (diag.SYN_RECV, diag.NEW_SYN_RECV)  # requests that wait at a listener keep no port
+_SMALL = 64  # sockets that are looked into one by one
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look-up may do: all for a person who asks; a trace leaves out what takes long."""
+
+    options: bool = True  # copy descriptors for a moment, to read SO_REUSEPORT and the like
+    strays: bool = True  # search queues and rings for sockets that no process has
+    unlisted: bool = True  # on kernels before 6.8, ask each socket that sock_diag does not list
+
+
+EVERYTHING = Look()
+_T = TypeVar("_T")
+NameOf = Callable[[Container], str]
+
+
+def holders(
+    protocol: str,
+    address: str,
+    port: int,
+    netns_pid: int = 0,
+    *,
+    v6only: bool = False,
+    look: Look = EVERYTHING,
+    name_of: NameOf | None = None,
+) -> tuple[Holder, ...]:
+    """Return what keeps `port` for `address`, the most telling first; never nothing.
+
+    `protocol` is tcp or udp; `address` the one that a bind asks for ("" is any), `v6only` its
+    option. Looked for in the network namespace of process `netns_pid`, 0 is our own. Sockets of one
+    process that differ in their remote end only are one holder. Where nobody can be shown, the only
+    one has kind `unknown` and says why. `name_of` names containers as in processes.read_process.
+    """
+    try:
+        seen = _look(protocol, address, port, netns_pid, v6only, look)
+    except PorttraceError as error:
+        return (_unknown(protocol, address, port, 0, error.message),)
+    found = [named(each, name_of) for each in _grouped(seen)]
+    if not found:
+        return (_unknown(protocol, address, port, seen.settings.netns, _why_nobody(protocol)),)
+    return tuple(found)
+
+
+def in_namespace(pid: int, work: Callable[[], _T]) -> _T:
+    """Run `work` in the network namespace of `pid`; here when that is our own or 0."""
+    if not pid or processes.netns(pid) == processes.netns(os.getpid()) != 0:
+        return work()
+    return inside_netns(pid, work)
+
+
+def _look(protocol: str, address: str, port: int, netns_pid: int, v6only: bool, look: Look) -> Seen:
+    def sockets() -> Seen:
+        return Seen(diag.dump(protocol, port, closer=True), settings=settings())
+
+    seen = in_namespace(netns_pid, sockets)
+    standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
+    meeting = [each for each in standing if overlaps(each, address, v6only)]
+    having = owners(each.inode for each in meeting)
+    if not meeting and protocol == "tcp" and look.unlisted and not diag.lists_bound():
+        meeting, having = _by_asking(port, address, v6only, seen)
+    seen = replace(seen, socks=meeting, owners=having)
+    seen = replace(seen, options=_options(seen, look))
+    lost = {each.inode for each in meeting if each.inode} - having.found.keys()
+    return _with_strays(seen, lost, netns_pid) if lost and look.strays else seen
+
+
+def _by_asking(port: int, address: str, v6only: bool, seen: Seen) -> tuple[list[Sock], Owners]:
+    known = frozenset(each.inode for each in seen.socks)
+    pairs = unlisted(port, known, seen.settings.netns)
+    meeting = [(sock, at) for sock, at in pairs if overlaps(sock, address, v6only)]
+    found: dict[int, list[Descriptor]] = {sock.inode: [at] for sock, at in meeting}
+    return [sock for sock, _ in meeting], Owners(found)
+
+
+def _options(seen: Seen, look: Look) -> dict[int, Options]:
+    if not look.options:
+        return {}
+    firsts = {each.inode: seen.owners.first(each.inode) for each in seen.socks[:_SMALL]}
+    read = {inode: options(at) for inode, at in firsts.items() if at}
+    return {inode: each for inode, each in read.items() if each}
+
+
+def _with_strays(seen: Seen, lost: set[int], netns_pid: int) -> Seen:
+    seen = replace(seen, elsewhere=elsewhere(lost))
+    with contextlib.suppress(PorttraceError):
+        if seen.socks[0].protocol == "udp":
+            seen = replace(seen, devices=in_namespace(netns_pid, links.tunnels))
+    return seen
+
+
+def _grouped(seen: Seen) -> list[Holder]:
+    # One of each kind, process and address, with the longest wait: the port is free after that.
+    groups: dict[tuple[str, int, int, str, str], list[Holder]] = {}
+    for sock in seen.socks:
+        each = holder_of(sock, seen)
+        alone = each.remote if each.kind == "client" and not each.pid else ""
+        groups.setdefault((each.kind, each.pid, each.uid, each.address, alone), []).append(each)
+    first = [_of_group(group) for group in groups.values()]
+    first.sort(key=lambda each: (_ORDER.index(each.kind), -each.frees_in_s, each.pid))
+    if len(first) > MOST:
+        last = first[MOST - 1]
+        more = f"{last.why}; {len(first) - MOST} more holders are not listed"
+        first[MOST - 1 :] = [replace(last, why=more)]
+    return first
+
+
+def _of_group(group: Sequence[Holder]) -> Holder:
+    last = max(group, key=lambda each: each.frees_in_s)
+    if len(group) == 1:
+        return last
+    return replace(last, why=f"{last.why} (the last of {len(group)} such sockets)")
+
+
+def named(holder: Holder, name_of: NameOf | None) -> Holder:
+    """Return a holder with the names of its user, process and container."""
+    user = processes.user_name(holder.uid) if holder.uid >= 0 else ""
+    if not holder.pid:
+        return replace(holder, user=user)
+    process = processes.read_process(holder.pid, name_of=name_of)
+    container = process.container_name if process.container else ""
+    container = container or process.container
+    return replace(holder, user=user, comm=process.comm, container=container)
+
+
+def _unknown(protocol: str, address: str, port: int, netns: int, why: str) -> Holder:
+    return Holder("unknown", protocol, address, port, netns=netns, why=why)
+
+
+def _why_nobody(protocol: str) -> str:
+    gone = "no socket has this port now: whoever had it has let go of it"
+    if protocol == "udp" or diag.lists_bound():
+        return gone
+    if os.geteuid() == 0:
+        return gone
+    return (
+        f"{gone}, or a socket has it that is bound and does nothing yet: this kernel does not list "
+        "those, and only root may look for them in the processes"
+    )
