@@ -9,6 +9,7 @@ Facts, by name, as they stand in `Looked.facts`; those of no meaning for the err
     nonlocal_bind             1: net.ipv4.ip_nonlocal_bind there, or that of ipv6
     address_is_local          1: the address is one of that namespace's own
     exe                       the program, as setcap takes it
+    own_netns                 1: that namespace is the tracer's own, 0: it is another
     netns_by                  how the namespace was found when the process was gone: "cgroup", "own"
 """
 
@@ -61,6 +62,7 @@ def look_into(
     """Return who holds the port, and the facts that decide. Never raises for what is gone."""
     inside, by = place_of(failure)
     facts: Facts = {"netns_by": by} if by else {}
+    facts["own_netns"] = int(not inside or processes.netns(inside) == processes.netns(os.getpid()))
     with contextlib.suppress(PorttraceError):
         facts |= in_namespace(inside, lambda: _settings(failure))
     facts |= _of_process(failure)

@@ -214,13 +214,34 @@ def already_bound() -> None:
 
 
 def no_free_port() -> None:
-    range_file = "/proc/sys/net/ipv4/ip_local_port_range"
-    with open(range_file, "w", encoding="ascii") as file:
-        file.write("40000 40001")
+    narrow(40000, 40001)
     for _ in range(2):
         _keep.append(tcp())
         _keep[-1].bind((ANY, 0))  # type: ignore[attr-defined]
     attempt({"port": 0, "holder": 0}, tcp())
+
+
+def narrow(first: int, last: int) -> None:
+    """Let the kernel choose from these ports only."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="ascii") as file:
+        file.write(f"{first} {last}")
+
+
+def exhausted_tcp() -> None:
+    server = socket.create_server((LOOP, 8080))
+    narrow(40000, 40000)
+    _keep.extend([server, socket.create_connection((LOOP, 8080))])
+    print(json.dumps({"port": 8080}), flush=True)
+    with contextlib.suppress(OSError):
+        socket.create_connection((LOOP, 8080))
+
+
+def exhausted_udp() -> None:
+    narrow(40000, 40000)
+    receives(40000)
+    print(json.dumps({"port": 8080}), flush=True)
+    with contextlib.suppress(OSError):
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((LOOP, 8080))
 
 
 def workers() -> None:

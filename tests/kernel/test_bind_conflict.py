@@ -70,8 +70,18 @@ def test_a_client_on_a_servers_fixed_port() -> None:
     assert said["remote"] in found["summary"] and f"pid {said['holder']}" in found["summary"]
     assert f"Port {said['port']} lies inside net.ipv4.ip_local_port_range" in found["summary"]
     reserve, now = found["advice"]
-    assert f"sysctl -w net.ipv4.ip_local_reserved_ports={said['port']} " in reserve
-    assert f"ss -K state connected 'sport = {said['port']} and dst 127.0.0.1" in now
+    there = f"nsenter -t {said['holder']} -n"
+    assert f"{there} sysctl -w net.ipv4.ip_local_reserved_ports={said['port']} " in reserve
+    assert f"{there} ss -K state connected 'sport = {said['port']} and dst 127.0.0.1" in now
+
+
+@pytest.mark.parametrize(("protocol", "error"), [("tcp", "EADDRNOTAVAIL"), ("udp", "EAGAIN")])
+def test_a_connect_that_finds_no_port_is_an_autobind(protocol: str, error: str) -> None:
+    traced, said = made(f"exhausted_{protocol}")
+    (row,) = [each for each in traced.of("bind") if each["call"] == "autobind"]
+    assert (row["protocol"], row["error"]) == (protocol, error)
+    assert row["destination"] == f"127.0.0.1:{said['port']}"
+    assert not traced.findings("bind-conflict")  # no bind of the program's own failed
 
 
 def test_workers_of_one_program_are_fine() -> None:
@@ -94,6 +104,13 @@ def test_a_server_that_binds_and_listens_gives_no_finding() -> None:
     traced, _ = made("control")
     assert len(traced.of("bind")) == 5
     assert not [*traced.findings("bind-conflict"), *traced.findings("port-shared")]
+
+
+def test_a_filter_on_local_ports_leaves_out_what_the_kernel_chose() -> None:
+    traced, _ = made("workers", "--local-port", "1")
+    assert not traced.of("bind")
+    traced, said = made("control", "--local-port", "8080")
+    assert {row["port_asked"] for row in traced.of("bind")} == {said["port"]}
 
 
 def test_a_recording_says_the_same(tmp_path: Path) -> None:
