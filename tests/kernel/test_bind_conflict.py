@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def made(kind: str, *options: str) -> tuple[Traced, Row]:
     """Return the trace of one kind of collision, and what its workload says of it."""
-    done = run("--json", *options, "--", *NAMESPACE, WORKLOAD, kind)
+    done = run("--json", *options, "--", *NAMESPACE, WORKLOAD, kind, timeout_s=240)
     said = [line for line in done.stderr.splitlines() if line.startswith("{")]
     assert said, done.stderr
     return read(done), json.loads(said[-1])
@@ -115,7 +115,7 @@ def test_a_filter_on_local_ports_leaves_out_what_the_kernel_chose() -> None:
 
 def test_a_recording_says_the_same(tmp_path: Path) -> None:
     file = str(tmp_path / "client.ptrace")
-    done = run("record", "-o", file, "--", *NAMESPACE, WORKLOAD, "client")
+    done = run("record", "-o", file, "--", *NAMESPACE, WORKLOAD, "client", timeout_s=240)
     said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     report = json.loads(run("report", file, "--json").stdout)
     (found,) = [each for each in report["findings"] if each["rule"] == "bind-conflict"]

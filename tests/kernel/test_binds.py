@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 def traced(command: list[str], *options: str) -> tuple[Traced, list[Row]]:
     """Return a trace of a command that says what it did, and what it said."""
-    done = run("--json", *options, "--", *command)
+    done = run("--json", *options, "--", *command, timeout_s=240)
     said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     return read(done), said
 
@@ -105,7 +105,7 @@ def test_a_socket_older_than_the_trace_is_asked() -> None:
 
 def test_a_recording_has_the_same(tmp_path: Path) -> None:
     file = str(tmp_path / "binds.ptrace")
-    done = run("record", "-o", file, "--", *WORKLOAD)
+    done = run("record", "-o", file, "--", *WORKLOAD, timeout_s=240)
     assert done.returncode == 0, done.stderr
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     rows = [json.loads(line) for line in run("show", file, "binds", "--json").stdout.splitlines()]
