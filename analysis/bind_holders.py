@@ -92,7 +92,7 @@ def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
     reserved = call.text("reserved")
     ports = f"{reserved},{call.port}" if reserved else str(call.port)
     return (
-        f"For good, keep clients off it: {call.there}sysctl -w "
+        f"Keep clients off it: {call.there}sysctl -w "
         f"net.ipv4.ip_local_reserved_ports={ports} and "
         f"the same line (net.ipv4.ip_local_reserved_ports = {ports}) in "
         "/etc/sysctl.d/90-reserved-ports.conf. It costs clients one port of "
@@ -104,10 +104,11 @@ def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
 def _end_connection(call: Failed, holder: Holder) -> tuple[str, ...]:
     there, _, dport = holder.remote.rpartition(":")
     end = (
-        f"Now: {call.there}ss -K state connected 'sport = {call.port} and dst {there} and dport = "
-        f"{dport}' ends this connection (its program sees an error and may connect anew)"
+        f"To free it at once: {call.there}ss -K state connected 'sport = {call.port} and dst "
+        f"{there} and dport = {dport}' ends this connection (its program sees an error and may "
+        "connect anew)"
         if dport
-        else f"Now: {call.there}ss -K 'sport = {call.port}' ends it"
+        else f"To free it at once: {call.there}ss -K 'sport = {call.port}' ends it"
     )
     restart = f"; so does a restart of {bind_names.owner(holder)}" if holder.pid else ""
     return (f"{end}{restart}. Then start the server again.",)
@@ -134,7 +135,7 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"A closed connection to {holder.remote or 'somebody'} keeps the port in TIME_WAIT for "
         f"another {left}: the kernel waits there for packets that come late."
     )
-    wait = f"Now: wait {left} and start it again; nothing else frees the port sooner."
+    wait = f"Until then: wait {left} and start it again; nothing else frees the port sooner."
     return said, (*_reuseaddr(call), wait)
 
 
@@ -208,7 +209,7 @@ def _reuseaddr(call: Failed) -> tuple[str, ...]:
     if bind_names.option(call.row, BindOption.reuseaddr):
         return ()
     return (
-        "For good: let the server set SO_REUSEADDR before bind (nearly every server does; in "
+        "Let the server set SO_REUSEADDR before bind (nearly every server does; in "
         "Python allow_reuse_address, in Go it is set). It costs nothing: a running listener still "
         "keeps the port. The closed socket must have had it set, too.",
     )

@@ -93,7 +93,7 @@ def test_quic() -> None:
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
     (advice,) = only(in_use(holder, on=ON)).advice
-    assert advice.startswith("Now: wait 42 s")
+    assert advice.startswith("Until then: wait 42 s")
 
 
 def failed(number: int, facts: dict[str, int | str], **how: object) -> str:
