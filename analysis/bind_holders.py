@@ -104,11 +104,11 @@ def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
 def _end_connection(call: Failed, holder: Holder) -> tuple[str, ...]:
     there, _, dport = holder.remote.rpartition(":")
     end = (
-        f"To free it at once: {call.there}ss -K state connected 'sport = {call.port} and dst "
+        f"To free it at once: {call.there}ss -tK state connected 'sport = {call.port} and dst "
         f"{there} and dport = {dport}' ends this connection (its program sees an error and may "
         "connect anew)"
         if dport
-        else f"To free it at once: {call.there}ss -K 'sport = {call.port}' ends it"
+        else f"To free it at once: {call.there}ss -tK 'sport = {call.port}' ends it"
     )
     restart = f"; so does a restart of {bind_names.owner(holder)}" if holder.pid else ""
     return (f"{end}{restart}. Then start the server again.",)

@@ -17,6 +17,7 @@ from collections.abc import Callable
 NOBODY = 65534
 LOOP, ANY, ANY6 = "127.0.0.1", "0.0.0.0", "::"
 _children: list[int] = []
+_last_port = 0
 
 
 def tcp(*options: int, family: int = socket.AF_INET) -> socket.socket:
@@ -78,9 +79,11 @@ def receives(port: int = 0) -> dict[str, object]:
 
 def attempt(said: dict[str, object], sock: socket.socket, address: str = ANY) -> None:
     """Say who holds the port, then try to bind it."""
+    global _last_port
     print(json.dumps(said), flush=True)
+    _last_port = int(str(said["port"]))
     with contextlib.suppress(OSError):
-        sock.bind((address, said["port"]))
+        sock.bind((address, _last_port))
         sock.listen(5)
 
 
@@ -92,6 +95,17 @@ def client() -> None:
     server = socket.create_server((LOOP, 0))
     _keep.append(server)
     attempt(child(lambda: connects(server.getsockname())), tcp(socket.SO_REUSEADDR))
+
+
+def client_until_free() -> None:
+    """As `client`, and try again until the port is ours, 20 s at most."""
+    client()
+    for _ in range(100):
+        time.sleep(0.2)
+        with contextlib.suppress(OSError), tcp() as sock:
+            sock.bind((ANY, _last_port))
+            print("had it", flush=True)
+            return
 
 
 def bound() -> None:

@@ -1,16 +1,22 @@
 """Every collision on a port, made for real in a network namespace: who holds it, and the advice."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tracing import Traced, read, run
+from tracing import PORTTRACE, Traced, read, run
 
 pytestmark = pytest.mark.kernel
 WORKLOAD = str(Path(__file__).with_name("conflicts_workload.py"))
 NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up; exec /usr/bin/python3 "$0" "$@"']
+
+RESERVED = "net.ipv4.ip_local_reserved_ports"
+# As they stand in the advice, up to the words that follow.
+COMMAND = re.compile(r"nsenter -t \d+ -n (sysctl -w \S+|ss -tK state connected '[^']+')")
 
 Row = dict[str, Any]
 
@@ -72,7 +78,31 @@ def test_a_client_on_a_servers_fixed_port() -> None:
     reserve, now = found["advice"]
     there = f"nsenter -t {said['holder']} -n"
     assert f"{there} sysctl -w net.ipv4.ip_local_reserved_ports={said['port']} " in reserve
-    assert f"{there} ss -K state connected 'sport = {said['port']} and dst 127.0.0.1" in now
+    assert f"{there} ss -tK state connected 'sport = {said['port']} and dst 127.0.0.1" in now
+
+
+def test_the_commands_do_what_they_say() -> None:
+    # GIVEN a server that tries again and again, and the finding while it does
+    words = [*PORTTRACE, "--json", "--", *NAMESPACE, WORKLOAD, "client_until_free"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run_:
+        assert run_.stdout and run_.stderr
+        lines = (json.loads(line) for line in run_.stdout)
+        found = next(each for each in lines if each["type"] == "finding")
+        reserve = COMMAND.search(found["advice"][0])
+        free = COMMAND.search(found["advice"][1])
+        assert reserve and free
+        # WHEN its commands are typed
+        pid, port = found["evidence"]["holder_pid"], found["subject"]["port"]
+        subprocess.run(reserve[0], shell=True, check=True, capture_output=True)
+        listed = ["nsenter", "-t", str(pid), "-n", "sysctl", "-n", RESERVED]
+        now = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+        subprocess.run(free[0], shell=True, check=True, capture_output=True)
+        # THEN the port is reserved, and the server has it
+        assert now.strip() == str(port)
+        report = [*lines][-1]
+        assert "had it" in run_.stderr.read()
+    (found,) = [each for each in report["findings"] if each["rule"] == "bind-conflict"]
+    assert found["evidence"]["got_it_after_s"] > 0 and found["severity"] == "warning"
 
 
 @pytest.mark.parametrize(("protocol", "error"), [("tcp", "EADDRNOTAVAIL"), ("udp", "EAGAIN")])

@@ -42,7 +42,7 @@ def test_the_clients_connection_on_a_servers_port() -> None:
     )
     reserve, now = finding.advice
     assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
-    assert "ss -K state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
+    assert "ss -tK state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
     assert finding.evidence["holder_pid"] == 77
 
 
