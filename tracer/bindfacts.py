@@ -20,6 +20,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from porttrace.tracer import cgroups, processes
@@ -68,7 +69,8 @@ def look_into(
     facts |= _of_process(failure)
     if failure.errno not in (0, errno.EADDRINUSE) or not failure.port:
         return (), facts
-    found = holders(
+    look = partial(
+        holders,
         failure.protocol or "tcp",
         failure.address,
         failure.port,
@@ -77,7 +79,9 @@ def look_into(
         look=EVERYTHING if thorough else QUICK,
         name_of=name_of,
     )
-    return found, facts
+    found = look()
+    # A process that ends while we look leaves its socket for a moment without one.
+    return (look() if any(each.kind == "kernel" for each in found) else found), facts
 
 
 def place_of(failure: Failure) -> tuple[int, str]:
