@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from porttrace.analysis.model import Finding
 from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
+from porttrace.tracer.facts import Holder
 
 RULE = "fixed-port-at-risk"
 
@@ -41,6 +42,18 @@ def fixed_port_at_risk(
             mine.setdefault((each.pid, each.comm), []).append(each)
     every = sorted({each.port for group in mine.values() for each in group})
     return [_finding(group, every, ephemeral, reserved) for group in mine.values()]
+
+
+def listening(holders: Iterable[Holder]) -> list[Serving]:
+    """Return the listeners among the sockets of a host, as `fixed_port_at_risk` takes them.
+
+    Of UDP none: most such sockets in the range are clients, which the kernel put there.
+    """
+    return [
+        Serving(each.protocol, each.port, each.address, each.pid, each.comm, each.container)
+        for each in holders
+        if each.kind == "listener"
+    ]
 
 
 def _finding(

@@ -1,12 +1,12 @@
 """A port as text: who has it, what the host says of it, and what would come of a bind."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis.may_bind import Verdict
-from porttrace.analysis.port_ranges import at_risk, reserve_command
-from porttrace.analysis.render.escape import printable
+from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
+from porttrace.analysis.render.escape import padded, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
@@ -157,8 +157,64 @@ def tried_sentence(view: PortView) -> str:
     return f"really: {told}. The rule said otherwise: something else is in the way, or was then"
 
 
-def inventory_row(holder: Holder, risks: Sequence[str]) -> tuple[str, ...]:
-    """Return the cells of one line of the inventory."""
+def settings_lines(
+    netns: int,
+    ephemeral: tuple[int, int],
+    reserved: tuple[tuple[int, int], ...],
+    unprivileged_from: int,
+    states: Mapping[str, int],
+) -> list[str]:
+    """Return what the kernel does with ports, each with its setting and Windows' name for it."""
+    low, high = ephemeral
+    kept = sum(last - first + 1 for first, last in clipped_ranges(reserved, ephemeral))
+    count = high - low + 1 - kept
+    known = {"ESTABLISHED": "established", "LISTEN": "listening", "BOUND": "bound and idle",
+             "TIME_WAIT": "in TIME_WAIT", "udp": "of UDP"}  # fmt: skip
+    told = [f"{states[each]} {word}" for each, word in known.items() if states.get(each)]
+    rest = sum(states.values()) - sum(states.get(each, 0) for each in known)
+    told += [f"{rest} in other states"] if rest else []
+    rows = [
+        ("ephemeral", f"{low}-{high}, {count} ports for clients: net.ipv4.ip_local_port_range "
+         "(Windows: netsh int ipv4 show dynamicport tcp)"),
+        ("reserved", f"{as_text(reserved) or 'none'}: net.ipv4.ip_local_reserved_ports "
+         "(Windows: netsh int ipv4 show excludedportrange tcp)"),
+        ("privileged", f"below {unprivileged_from}: net.ipv4.ip_unprivileged_port_start"),
+        ("sockets", ", ".join(told) or "none"),
+    ]  # fmt: skip
+    lines = [f"Ports of network namespace {netns}"]
+    for label, what in rows:
+        lines += wrapped(what, f"  {label:<12}", " " * 14)
+    return lines
+
+
+def clipped_ranges(ranges: Sequence[tuple[int, int]], within: tuple[int, int]) -> Ranges:
+    """Return the parts of ranges that lie in another."""
+    low, high = within
+    cut = [(max(first, low), min(last, high)) for first, last in ranges]
+    return [(first, last) for first, last in cut if first <= last]
+
+
+_WIDTHS = (10, 18, 22, 10)
+
+
+def inventory_lines(holders: Sequence[Holder], risks: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    """Yield a table of sockets, the same ones of one process and address as one line."""
+    yield _row(("PORT", "ADDRESS", "PROCESS", "USER", "REMARKS"))
+    rows = dict.fromkeys(map(_cells, holders, risks))
+    for cells in rows:
+        yield _row(cells)
+    if not rows:
+        yield "nobody serves a port here"
+
+
+def _cells(holder: Holder, risks: tuple[str, ...]) -> tuple[str, ...]:
     local = f"[{holder.address}]" if ":" in holder.address else holder.address
-    who = f"{holder.comm} ({holder.pid})" if holder.pid else "-"
-    return (f"{holder.port}/{holder.protocol}", local, who, holder.user, "; ".join(risks))
+    where = f", {holder.container}" if holder.container else ""
+    process = f"{holder.comm} ({holder.pid}{where})" if holder.pid else "-"
+    port = f"{holder.port}/{holder.protocol}"
+    return (port, local, process, holder.user, ", ".join(risks))
+
+
+def _row(cells: Sequence[str]) -> str:
+    narrow = [padded(cell, width) for cell, width in zip(cells, _WIDTHS, strict=False)]
+    return " ".join([*narrow, printable(cells[-1])]).rstrip()

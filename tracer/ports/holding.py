@@ -31,6 +31,7 @@ class Seen:
     options: dict[int, Options] = field(default_factory=dict)  # by inode, where they could be read
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     devices: dict[int, str] = field(default_factory=dict)  # UDP port -> tunnel that owns it
+    apart: bool = False  # we see the processes of our own pid namespace only
 
 
 def holder_of(sock: Sock, seen: Seen) -> Holder:
@@ -114,6 +115,11 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return kind, (
             f"{why}; whose it is cannot be seen: {seen.owners.hidden} processes of other users "
             "may not be looked into (root may)"
+        )
+    if seen.apart:
+        return kind, (
+            f"{why}; whose it is cannot be seen: porttrace runs in a pid namespace of its own "
+            "(--pid=host shows all)"
         )
     if where.receivers:
         named = ", ".join(map(str, where.receivers[:4]))

@@ -10,7 +10,7 @@ from porttrace.tracer import links, processes
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.namespaces import in_netns, sees_host_pids
 from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen, holder_of
@@ -92,7 +92,8 @@ def see(
     having = owners(each.inode for each in meeting)
     if not meeting and protocol == "tcp" and how.unlisted and not diag.lists_bound():
         meeting, having = _by_asking(port, address, v6only, seen)
-    seen = replace(seen, socks=meeting, owners=having)
+    apart = sees_host_pids() is False
+    seen = replace(seen, socks=meeting, owners=having, apart=apart)
     seen = replace(seen, options=_options(seen) if how.options else {})
     lost = {each.inode for each in meeting if each.inode} - having.found.keys()
     return _with_strays(seen, lost, netns) if lost and how.strays else seen
