@@ -2,17 +2,19 @@
 
 import socket
 from dataclasses import dataclass
+from functools import cache
 
 from porttrace.analysis.may_bind import Here, may_bind, may_listen
 from porttrace.analysis.render.ports import PortView
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer import processes
 from porttrace.tracer.namespaces import in_netns
-from porttrace.tracer.ports import diag, others
+from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import NameOf, holders_of, see, unseen
+from porttrace.tracer.ports.others import Others, elsewhere, others
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.peek import Options
 from porttrace.tracer.ports.trybind import Ask, try_bind
@@ -37,7 +39,7 @@ def look_at(
     """Return all that is told of a port. Raises PorttraceError."""
     seen = see(protocol, "", port, wish.netns)
     here = in_netns(wish.netns, lambda: _here(seen, wish))
-    beside, missed = others.elsewhere(protocol, port, seen.settings.netns, name_of)
+    beside, missed = elsewhere(protocol, port, _others(seen.settings.netns), name_of)
     asked = Claim(protocol, wish.address, port, wish.v6only, wish.reuseaddr, wish.reuseport,
                   wish.uid)  # fmt: skip
     standing = claims(seen)
@@ -62,9 +64,17 @@ def look_at(
     )
 
 
+@cache
+def _others(netns: int) -> Others:
+    return others(netns)  # the same for all ports that one command is asked about
+
+
 def claims(seen: Seen) -> list[Claim]:
-    """Return the sockets of a look as claims, with the options that are known of each."""
-    return [_claim(sock, seen) for sock in seen.socks]
+    """Return the sockets of a look as claims, with the options that are known of each.
+
+    Those that claim the same are one: 10,000 in TIME_WAIT want to be weighed once.
+    """
+    return list(dict.fromkeys(_claim(sock, seen) for sock in seen.socks))
 
 
 def _claim(sock: Sock, seen: Seen) -> Claim:
@@ -91,8 +101,8 @@ _STATES = {diag.LISTEN: "listening", diag.BOUND: "bound", diag.CLOSE: "bound"}
 
 def _of_its_listener(sock: Sock, seen: Seen) -> Options | None:
     # What a listener accepted has its options, after it was closed, too.
-    for each in seen.socks:
-        if each.state == diag.LISTEN and overlaps(each, sock.address):
+    for each in seen.listeners:
+        if overlaps(each, sock.address):
             return seen.options.get(each.inode)
     return None
 
