@@ -93,6 +93,51 @@ def test_the_rule_says_what_the_trial_does(
         assert rule["outcomes"] == [outcome]
 
 
+@pytest.mark.skipif(not ROOT, reason="only root may try it as another user")
+@pytest.mark.parametrize("is_listening", [True, False])
+def test_another_user_may_not_share_by_reuseport(
+    capsys: pytest.CaptureFixture[str], is_listening: bool
+) -> None:
+    with socket.socket() as first:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind((LOCAL, 0))
+        if is_listening:
+            first.listen()
+        words = (port_of(first), "--tcp", "--try-bind", "--reuseport")
+        (mine,) = told(capsys, *words)
+        (theirs,) = told(capsys, *words, "--user", 65534)
+    assert (mine["bind"]["outcomes"], mine["tried"]["outcome"]) == (["success"], "success")
+    assert theirs["bind"]["outcomes"] == [theirs["tried"]["outcome"]] == ["EADDRINUSE"]
+    assert "different users" in theirs["bind"]["why"]
+
+
+@pytest.mark.parametrize("had_reuseaddr", [True, False])
+@pytest.mark.parametrize("stays", [True, False])
+def test_time_wait_by_rule_and_really(
+    capsys: pytest.CaptureFixture[str], had_reuseaddr: bool, stays: bool
+) -> None:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, had_reuseaddr)
+    server.bind((LOCAL, 0))
+    server.listen()
+    port = port_of(server)
+    with socket.create_connection((LOCAL, port)) as client:
+        server.accept()[0].close()
+        assert client.recv(1) == b""
+    if not stays:
+        server.close()
+    with server:
+        (plain,) = told(capsys, port, "--tcp", "--try-bind")
+        (asked,) = told(capsys, port, "--tcp", "--try-bind", "--reuseaddr")
+    kinds = [each["kind"] for each in asked["holders"]]
+    assert kinds == (["listener", "time_wait"] if stays else ["time_wait"])
+    assert plain["bind"]["outcomes"] == [plain["tried"]["outcome"]] == ["EADDRINUSE"]
+    assert asked["tried"]["outcome"] in asked["bind"]["outcomes"]
+    if not stays:  # what the closed socket had set does not show
+        assert asked["bind"]["works"] is None
+        assert asked["tried"]["outcome"] == ("success" if had_reuseaddr else "EADDRINUSE")
+
+
 ADDRESSES = ["192.0.2.77", "224.0.0.5", "127.3.4.5", "ff02::1", "fe80::1", "::ffff:127.0.0.1",
              "2001:db8::77", "::1", "::"]  # fmt: skip
 

@@ -171,7 +171,7 @@ def test_node_ports(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 BAD = [
-    ("ports:\n- port: 80\n  protcol: tcp\n", "line 3: ports[0].protcol: no such key; there"),
+    ("ports:\n- port: 80\n  proto: tcp\n", "line 3: ports[0].proto: no such key; there"),
     ("ports:\n- port: 80\n- port: eighty\n", "line 3: ports[1].port: 'eighty' is no port"),
     ("ports:\n- port: 70000\n", "line 2: ports[0].port: 70000 is no port"),
     ("ports:\n- port: true\n", "line 2: ports[0].port: True is no port"),
