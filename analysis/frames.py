@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.lib.recfunctions import repack_fields
 
-from porttrace.analysis import bind_names, bind_reasons, concurrency, ladder, names
+from porttrace.analysis import bind_failed, bind_names, concurrency, ladder, names
+from porttrace.analysis.bind_reasons import explain
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
@@ -136,7 +137,7 @@ def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | No
 
 def _told_columns(trace: Trace) -> dict[str, Any]:
     # Who held the port, and what to do; calls that failed alike cost one thought.
-    rows, history = trace.binds, bind_reasons.History(trace)
+    rows, history = trace.binds, bind_failed.History(trace)
     holders, advice = np.full((2, len(rows)), "", object)
     known: dict[bytes, tuple[str, str]] = {}
     alike = repack_fields(rows[[*_ALIKE]])  # without the bytes of other columns between
@@ -154,12 +155,12 @@ def _told_columns(trace: Trace) -> dict[str, Any]:
 _ALIKE = ("pid", "fd", "call", "protocol", "addr", "port_asked", "errno", "options")
 
 
-def _told(history: bind_reasons.History, row: np.void, found: Looked | None) -> tuple[str, str]:
-    held = bind_reasons.holders_of(history, row, found)
+def _told(history: bind_failed.History, row: np.void, found: Looked | None) -> tuple[str, str]:
+    held = bind_failed.holders_of(history, row, found)
     words = "; ".join(map(bind_names.holder, held)) or bind_names.not_shown(row, found)
     if not row["errno"]:
         return _plain(words), ""
-    lines = bind_reasons.explain(bind_reasons.failed(history, row)).advice
+    lines = explain(bind_failed.failed(history, row)).advice
     return _plain(words), _plain(lines[0] if lines else "")
 
 

@@ -20,6 +20,8 @@ COMMANDS = {
     "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
     "whatif": "the waits behind a recorded throttle, if it were changed",
     "record": "record attempts to a file, with the least overhead",
+    "port": "who has a port, and whether a bind to it would work",
+    "ports": "the ports that are served here, what is risky; a check for deployments",
     "suspects": "what on this host can interpose on the connects of a process",
     "probe": "measure a throttle by a few connects of our own (asks first)",
     "lab": "real throttles and stories to try porttrace on",

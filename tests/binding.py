@@ -37,7 +37,7 @@ def call(
     """Return the record of one call that returned at `at` (ns)."""
     address, _, port = to.rpartition(":")
     event = np.zeros(1, EVENT)
-    event["type"], event["time_ns"], event["call_ns"] = _CALLS[what], at, at - 4_000
+    event["type"], event["time_ns"], event["call_ns"] = _CALLS[what], at, max(at - 4_000, 0)
     event["pid"], event["tid"], event["uid"], event["comm"] = pid, tid or pid, uid, comm
     event["fd"], event["error"], event["newstate"] = fd, -error, _PROTOCOLS[protocol]
     event["family"] = 10 if ":" in address else 2

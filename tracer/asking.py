@@ -50,6 +50,20 @@ def ask(events: Events, within_s: float = _ASKED_AT_ONCE_S) -> None:
             _ask_one(events[row : row + 1])
 
 
+def without_unwanted(events: Events, ports: frozenset[int]) -> Events:
+    """Return the events without binds that the kernel chose another port for than one of `ports`.
+
+    The kernel program cannot know that port. Without `ports` all are wanted.
+    """
+    kinds = events["type"]
+    chosen = (kinds == EventType.BIND) | (kinds == EventType.LISTEN)
+    chosen &= (events["sport"] == 0) & (events["error"] == 0)
+    if not ports or not chosen.any():
+        return events
+    wanted: Events = events[~chosen | np.isin(events["dport"], list(ports))]
+    return wanted
+
+
 def complete(events: Events) -> Events:
     """Return records of calls that failed with the protocol and options of their sockets."""
     ask(events)

@@ -9,6 +9,7 @@ Facts, by name, as they stand in `Looked.facts`; those of no meaning for the err
     nonlocal_bind             1: net.ipv4.ip_nonlocal_bind there, or that of ipv6
     address_is_local          1: the address is one of that namespace's own
     exe                       the program, as setcap takes it
+    own_netns                 1: that namespace is the tracer's own, 0: it is another
     netns_by                  how the namespace was found when the process was gone: "cgroup", "own"
 """
 
@@ -19,6 +20,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from porttrace.tracer import cgroups, processes
@@ -61,12 +63,14 @@ def look_into(
     """Return who holds the port, and the facts that decide. Never raises for what is gone."""
     inside, by = place_of(failure)
     facts: Facts = {"netns_by": by} if by else {}
+    facts["own_netns"] = int(not inside or processes.netns(inside) == processes.netns(os.getpid()))
     with contextlib.suppress(PorttraceError):
         facts |= in_namespace(inside, lambda: _settings(failure))
     facts |= _of_process(failure)
     if failure.errno not in (0, errno.EADDRINUSE) or not failure.port:
         return (), facts
-    found = holders(
+    look = partial(
+        holders,
         failure.protocol or "tcp",
         failure.address,
         failure.port,
@@ -75,7 +79,9 @@ def look_into(
         look=EVERYTHING if thorough else QUICK,
         name_of=name_of,
     )
-    return found, facts
+    found = look()
+    # A process that ends while we look leaves its socket for a moment without one.
+    return (look() if any(each.kind == "kernel" for each in found) else found), facts
 
 
 def place_of(failure: Failure) -> tuple[int, str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from porttrace.tracer.asking import complete
 from porttrace.tracer.bindfacts import Facts, Failure, look_into
 from porttrace.tracer.containers import Container
+from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import Events
 from porttrace.tracer.facts import Holder, Looked, Process
 from porttrace.tracer.perfbuffer import PerfBuffer
@@ -81,9 +82,19 @@ class Lookups:
         now_s = time.monotonic()
         self._last = {each: last for each, last in self._last.items() if now_s - last[0] < ALIKE_S}
         if failure not in self._last:
-            found = look_into(failure, thorough, self._name_of)
+            found = self._looked(failure, thorough)
             self._last[failure] = time.monotonic(), found
         return self._last[failure][1]
+
+    def _looked(self, failure: Failure, thorough: bool) -> _Found:
+        # One look that fails is told, and never the end of all others.
+        try:
+            return look_into(failure, thorough, self._name_of)
+        except (OSError, ValueError, PorttraceError) as error:
+            why = f"looking who holds the port failed: {error}"
+            return (
+                Holder("unknown", failure.protocol, failure.address, failure.port, why=why),
+            ), {}
 
 
 def alike(events: Events, known: Mapping[int, Process]) -> dict[Failure, list[tuple[int, int]]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
-from porttrace.tracer.asking import ask
+from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
@@ -157,6 +157,7 @@ class LiveTrace:
     def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
+        ready = without_unwanted(ready, self.options.local_ports)
         looked = self._lookups.taken() if self._lookups else ()
         return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks, looked)
 

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from porttrace.tracer import processes
-from porttrace.tracer.errors import TargetError, UnsupportedError
+from porttrace.tracer.errors import (
+    NotPermittedError,
+    PorttraceError,
+    TargetError,
+    UnsupportedError,
+)
 
 # The first pid namespace has this number on every kernel: PROC_PID_INIT_INO of proc_ns.h
 _HOST_PIDS = 0xEFFFFFFC
@@ -62,6 +67,53 @@ def find_netns(word: str) -> int:
         f"there is no network namespace {word}",
         "name one of 'ip netns list', a pid, or a path such as /proc/PID/ns/net",
     )
+
+
+def netns_path(word: str) -> str:
+    """Return the path of a network namespace, given as to `find_netns`.
+
+    Raises TargetError, and NotPermittedError where only root may see it.
+    """
+    path = _netns_path(word)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        try:
+            os.stat(path)
+        except PermissionError as error:
+            raise _no_entry(str(path), error) from None
+    find_netns(word)
+    return str(path)
+
+
+def in_netns(path: str, work: Callable[[], _T]) -> _T:
+    """Run `work` in the network namespace at `path`; right here when that is "" or our own.
+
+    Raises PorttraceError when it cannot be entered, and what `work` raises.
+    """
+    if not path or _is_ours(path):
+        return work()
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _no_entry(path, error) from None
+    try:
+        return inside(handle, work)
+    except PermissionError as error:
+        raise _no_entry(path, error) from None
+    finally:
+        os.close(handle)
+
+
+def _is_ours(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samefile(path, "/proc/thread-self/ns/net")
+    return False
+
+
+def _no_entry(path: str, error: OSError) -> PorttraceError:
+    message = f"cannot enter the network namespace {path}: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return NotPermittedError(message, "it takes CAP_SYS_ADMIN: run it as root")
+    return TargetError(message, "is the process still there?")
 
 
 def _netns_path(word: str) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis import bind_names, names
-from porttrace.analysis.bind_reasons import History, Reason, explain, failed
+from porttrace.analysis.bind_failed import History, Reason, failed
+from porttrace.analysis.bind_reasons import explain
 from porttrace.analysis.model import BindCall, Binds, Finding, Trace
 
 RULE = "bind-conflict"

@@ -51,6 +51,13 @@ def tell(
     return int(got)
 
 
+def patience_s() -> float:
+    """Return how long we stay to be asked: longer on a machine that is emulated."""
+    begun_s = time.monotonic()
+    sum(range(1_000_000))
+    return 0.3 + 20 * (time.monotonic() - begun_s)
+
+
 def main() -> None:
     keep = []
     for protocol in PROTOCOLS:
@@ -77,7 +84,8 @@ def main() -> None:
     socket.socket(socket.AF_UNIX).bind("\0porttrace-binds-workload")
     socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).bind(("127.0.0.1", 0))
     keep += [options, free, unbound]
-    time.sleep(0.3)  # what the kernel chose can be asked while the sockets are there
+    # What the kernel chose can be asked while the sockets are there.
+    time.sleep(patience_s())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Callable
 NOBODY = 65534
 LOOP, ANY, ANY6 = "127.0.0.1", "0.0.0.0", "::"
 _children: list[int] = []
+_last_port = 0
 
 
 def tcp(*options: int, family: int = socket.AF_INET) -> socket.socket:
@@ -78,9 +79,11 @@ def receives(port: int = 0) -> dict[str, object]:
 
 def attempt(said: dict[str, object], sock: socket.socket, address: str = ANY) -> None:
     """Say who holds the port, then try to bind it."""
+    global _last_port
     print(json.dumps(said), flush=True)
+    _last_port = int(str(said["port"]))
     with contextlib.suppress(OSError):
-        sock.bind((address, said["port"]))
+        sock.bind((address, _last_port))
         sock.listen(5)
 
 
@@ -92,6 +95,17 @@ def client() -> None:
     server = socket.create_server((LOOP, 0))
     _keep.append(server)
     attempt(child(lambda: connects(server.getsockname())), tcp(socket.SO_REUSEADDR))
+
+
+def client_until_free() -> None:
+    """As `client`, and try again until the port is ours, 20 s at most."""
+    client()
+    for _ in range(100):
+        time.sleep(0.2)
+        with contextlib.suppress(OSError), tcp() as sock:
+            sock.bind((ANY, _last_port))
+            print("had it", flush=True)
+            return
 
 
 def bound() -> None:
@@ -214,13 +228,34 @@ def already_bound() -> None:
 
 
 def no_free_port() -> None:
-    range_file = "/proc/sys/net/ipv4/ip_local_port_range"
-    with open(range_file, "w", encoding="ascii") as file:
-        file.write("40000 40001")
+    narrow(40000, 40001)
     for _ in range(2):
         _keep.append(tcp())
         _keep[-1].bind((ANY, 0))  # type: ignore[attr-defined]
     attempt({"port": 0, "holder": 0}, tcp())
+
+
+def narrow(first: int, last: int) -> None:
+    """Let the kernel choose from these ports only."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w", encoding="ascii") as file:
+        file.write(f"{first} {last}")
+
+
+def exhausted_tcp() -> None:
+    server = socket.create_server((LOOP, 8080))
+    narrow(40000, 40000)
+    _keep.extend([server, socket.create_connection((LOOP, 8080))])
+    print(json.dumps({"port": 8080}), flush=True)
+    with contextlib.suppress(OSError):
+        socket.create_connection((LOOP, 8080))
+
+
+def exhausted_udp() -> None:
+    narrow(40000, 40000)
+    receives(40000)
+    print(json.dumps({"port": 8080}), flush=True)
+    with contextlib.suppress(OSError):
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((LOOP, 8080))
 
 
 def workers() -> None:
@@ -264,10 +299,17 @@ def control() -> None:
     print(json.dumps({"port": 8080, "holder": os.getpid()}), flush=True)
 
 
+def patience_s() -> float:
+    """Return how long we stay to be looked at: longer on a machine that is emulated."""
+    begun_s = time.monotonic()
+    sum(range(1_000_000))
+    return 0.3 + 20 * (time.monotonic() - begun_s)
+
+
 def main() -> None:
     try:
         globals()[sys.argv[1]]()
-        time.sleep(0.3)
+        time.sleep(patience_s())
     finally:
         for pid in _children:
             os.kill(pid, signal.SIGKILL)

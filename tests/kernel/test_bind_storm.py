@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from porttrace.analysis import load
+from porttrace.tracer.probe import ANY_CPU
 from tracing import run
 
 pytestmark = pytest.mark.kernel
@@ -25,10 +26,12 @@ def test_no_bind_is_lost(tmp_path: Path, ports: int) -> None:
     trace = load(file).trace
     # GIVEN as many as were asked for
     assert failed > 0.9 * RATE * SECONDS
-    # THEN each is there, and each loss there is stands in the trace
-    lost = sum(loss.count for loss in trace.losses)
-    assert int((trace.binds["errno"] > 0).sum()) + lost >= failed
-    assert lost <= failed // 10_000
+    # THEN no record found the buffer full; what the kernel skipped on a busy machine is told
+    assert {loss.cpu for loss in trace.losses} <= {ANY_CPU}
+    skipped = sum(loss.count for loss in trace.losses)
+    assert skipped <= failed // 1000
+    seen = int((trace.binds["errno"] > 0).sum())
+    assert failed - skipped <= seen <= failed
     # THEN some were looked into, while the holder was there, and not all of them
     looks = {id(each): each for each in trace.looked.values()}.values()
     assert 10 < len(looks) <= LOOKS
@@ -38,4 +41,4 @@ def test_no_bind_is_lost(tmp_path: Path, ports: int) -> None:
     report = json.loads(run("report", file, "--json").stdout)
     found = [each for each in report["findings"] if each["rule"] == "bind-conflict"]
     assert len(found) == ports
-    assert sum(each["evidence"]["failures"] for each in found) == failed - lost
+    assert sum(each["evidence"]["failures"] for each in found) == seen

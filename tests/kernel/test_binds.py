@@ -18,10 +18,23 @@ Row = dict[str, Any]
 
 
 def traced(command: list[str], *options: str) -> tuple[Traced, list[Row]]:
-    """Return a trace of a command that says what it did, and what it said."""
-    done = run("--json", *options, "--", *command)
-    said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    return read(done), said
+    """Return a trace of a command that says what it did, and what it said.
+
+    Up to three times, until the kernel left out nothing: on a busy machine it sometimes skips a
+    program, which the trace then tells.
+    """
+    for _ in range(3):
+        done = run("--json", *options, "--", *command, timeout_s=240)
+        said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+        seen = read(done)
+        if not seen.report["trust"]["lost_events"]:
+            break
+    return seen, said
+
+
+def in_order(seen: Traced) -> list[Row]:
+    """Return the binds in order of time: lines of failed ones wait for who holds the port."""
+    return sorted(seen.of("bind"), key=lambda row: int(row["time_ns"]))
 
 
 def told(row: Row) -> Row:
@@ -39,7 +52,7 @@ def test_every_call_is_told_as_it_was(workload: tuple[Traced, list[Row]]) -> Non
     seen, said = workload
     assert len(said) == 30
     assert {row["errno"] for row in said} >= {0, 98, 22, 99}
-    for row, truth in zip(map(told, seen.of("bind")), said, strict=True):
+    for row, truth in zip(map(told, in_order(seen)), said, strict=True):
         assert row == truth
     assert seen.report["trust"]["complete"]
 
@@ -63,7 +76,7 @@ def test_who_called(workload: tuple[Traced, list[Row]]) -> None:
 )
 def test_filters(option: str, wanted: Any) -> None:
     seen, said = traced(WORKLOAD, option)
-    assert [*map(told, seen.of("bind"))] == [row for row in said if wanted(row)]
+    assert [*map(told, in_order(seen))] == [row for row in said if wanted(row)]
 
 
 SERVER = """
@@ -105,8 +118,11 @@ def test_a_socket_older_than_the_trace_is_asked() -> None:
 
 def test_a_recording_has_the_same(tmp_path: Path) -> None:
     file = str(tmp_path / "binds.ptrace")
-    done = run("record", "-o", file, "--", *WORKLOAD)
-    assert done.returncode == 0, done.stderr
+    for _ in range(3):  # as in `traced`
+        done = run("record", "--force", "-o", file, "--", *WORKLOAD, timeout_s=240)
+        assert done.returncode == 0, done.stderr
+        if "none lost" in done.stderr:
+            break
     said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     rows = [json.loads(line) for line in run("show", file, "binds", "--json").stdout.splitlines()]
     names = [name for name in ASKED if name != "backlog"]

@@ -14,7 +14,7 @@ import pytest
 from porttrace.lab.hosts import Hosts
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import Look, diag, holders
-from porttrace.tracer.ports.others import elsewhere
+from porttrace.tracer.ports.others import elsewhere, others
 from porttrace.tracer.ports.peek import unlisted
 
 pytestmark = pytest.mark.kernel
@@ -58,7 +58,7 @@ def test_another_network_namespace(hosts: Hosts) -> None:
     with running(hosts.in_server(["python3", "-c", SERVER])) as (pid, port):
         (found,) = holders("tcp", "", port, pid)
         assert (found.kind, found.pid, found.netns) == ("listener", pid, number_of(pid))
-        (beside,), missed = elsewhere("tcp", port, OURS)
+        (beside,), missed = elsewhere("tcp", port, others(OURS))
         assert (beside.kind, beside.pid, beside.netns, missed) == (
             "namespace",
             pid,
@@ -67,8 +67,8 @@ def test_another_network_namespace(hosts: Hosts) -> None:
         )
         assert beside.state == "LISTEN"
         assert beside.why.startswith(f"in another network namespace (that of python3, pid {pid}),")
-        assert [each.pid for each in elsewhere("udp", port, OURS)[0]] == [pid]
-        assert elsewhere("tcp", port, number_of(pid))[0] == ()
+        assert [each.pid for each in elsewhere("udp", port, others(OURS))[0]] == [pid]
+        assert elsewhere("tcp", port, others(number_of(pid)))[0] == ()
 
 
 def test_an_io_uring_keeps_it(tmp_path: Path) -> None:

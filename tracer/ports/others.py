@@ -1,61 +1,74 @@
 """The same port in other network namespaces: in nobody's way here, and often the one meant."""
 
+import contextlib
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from porttrace.tracer import processes
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import diag
+from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.lookup import NameOf, in_namespace, named
 from porttrace.tracer.ports.owners import owners
-from porttrace.tracer.ports.settings import settings
+from porttrace.tracer.ports.settings import Settings
 
 _SERVING = (diag.LISTEN, diag.BOUND, diag.CLOSE)  # CLOSE: UDP
-_PATIENCE_S = 0.4
+_PATIENCE_S = 0.3
 _MOST = 32
 
 
+@dataclass(frozen=True)
+class Others:
+    """Network namespaces besides one, by number, each with a process that is in it."""
+
+    places: dict[int, int]
+
+
+def others(netns: int) -> Others:
+    """Return the network namespaces that processes are in, but for number `netns`."""
+    first: dict[int, int] = {}
+    for pid in processes.all_pids():
+        with contextlib.suppress(OSError):
+            first.setdefault(os.stat(f"/proc/{pid}/ns/net").st_ino, pid)
+    first.pop(netns, None)
+    return Others(first)
+
+
 def elsewhere(
-    protocol: str, port: int, netns: int, name_of: NameOf | None = None
+    protocol: str, port: int, among: Others, name_of: NameOf | None = None
 ) -> tuple[tuple[Holder, ...], int]:
-    """Return who has `port` in network namespaces other than number `netns`, and how many of
-    these could not be looked into, for want of rights or of time."""
-    found: list[Holder] = []
+    """Return who serves `port` in other network namespaces, and how many of these could not be
+    looked into, for want of rights or of time."""
+    found: list[tuple[int, int, Sock]] = []
     missed = 0
     until = time.monotonic() + _PATIENCE_S
-    for pid in _one_of_each(netns):
+    for number, pid in among.places.items():
         try:
             if time.monotonic() > until or len(found) >= _MOST:
                 missed += 1
             else:
-                found += _of(pid, protocol, port, name_of)
+                found += [(number, pid, each) for each in _serving(pid, protocol, port)]
         except PorttraceError:
             missed += 1
-    return tuple(found[:_MOST]), missed
+    return tuple(_told(found[:_MOST], name_of)), missed
 
 
-def _one_of_each(netns: int) -> list[int]:
-    # A process in each other network namespace, by which it can be entered.
-    first: dict[int, int] = {}
-    for pid in processes.all_pids():
-        number = processes.netns(pid)
-        if number and number != netns:
-            first.setdefault(number, pid)
-    return list(first.values())
+def _serving(pid: int, protocol: str, port: int) -> list[Sock]:
+    socks = in_namespace(pid, lambda: diag.dump(protocol, port))
+    return [each for each in socks if each.state in _SERVING]
 
 
-def _of(pid: int, protocol: str, port: int, name_of: NameOf | None) -> Iterator[Holder]:
-    seen = in_namespace(pid, lambda: Seen(diag.dump(protocol, port), settings=settings()))
-    serving = [each for each in seen.socks if each.state in _SERVING]
-    seen = replace(seen, socks=serving, owners=owners(each.inode for each in serving))
-    where = name_of_namespace(pid, name_of)
-    for sock in serving:
+def _told(found: list[tuple[int, int, Sock]], name_of: NameOf | None) -> Iterator[Holder]:
+    having = owners(sock.inode for _, _, sock in found)  # one pass for all namespaces
+    for number, pid, sock in found:
+        seen = Seen([sock], having, Settings(netns=number))
         each = named(holder_of(sock, seen), name_of)
-        why = f"in {where}, where ports are counted apart: not in the way here"
-        yield replace(each, kind="namespace", pid=each.pid or pid, why=why)
+        why = f"in {name_of_namespace(pid, name_of)}, where ports are counted apart: not in the way"
+        yield replace(each, kind="namespace", pid=each.pid or pid, why=f"{why} here")
 
 
 def name_of_namespace(pid: int, name_of: NameOf | None = None) -> str:

@@ -42,7 +42,7 @@ def test_the_clients_connection_on_a_servers_port() -> None:
     )
     reserve, now = finding.advice
     assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
-    assert "ss -K state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
+    assert "ss -tK state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
     assert finding.evidence["holder_pid"] == 77
 
 
@@ -93,7 +93,7 @@ def test_quic() -> None:
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
     (advice,) = only(in_use(holder, on=ON)).advice
-    assert advice.startswith("Now: wait 42 s")
+    assert advice.startswith("Until then: wait 42 s")
 
 
 def failed(number: int, facts: dict[str, int | str], **how: object) -> str:

@@ -1,0 +1,139 @@
+"""What `porttrace port` puts together: the look at the sockets, the rule, and the trial."""
+
+import socket
+from dataclasses import dataclass
+from functools import cache
+
+from porttrace.analysis.may_bind import Here, may_bind, may_listen
+from porttrace.analysis.render.ports import PortView
+from porttrace.analysis.sharing import Claim
+from porttrace.tracer import processes
+from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.ports import diag
+from porttrace.tracer.ports.addresses import is_local
+from porttrace.tracer.ports.diag import Sock
+from porttrace.tracer.ports.holding import Seen
+from porttrace.tracer.ports.lookup import NameOf, holders_of, see, unseen
+from porttrace.tracer.ports.others import Others, elsewhere, others
+from porttrace.tracer.ports.overlap import overlaps
+from porttrace.tracer.ports.peek import Options
+from porttrace.tracer.ports.trybind import Ask, try_bind
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The bind that somebody has in mind, whatever the port; `netns` is a path or "" for ours."""
+
+    address: str = "0.0.0.0"
+    uid: int = 0
+    reuseaddr: bool = False
+    reuseport: bool = False
+    v6only: bool = False
+    netns: str = ""
+    listen: bool = False  # of a trial only
+
+
+def look_at(
+    protocol: str, port: int, wish: Wish, is_tried: bool = False, name_of: NameOf | None = None
+) -> PortView:
+    """Return all that is told of a port. Raises PorttraceError."""
+    seen = see(protocol, "", port, wish.netns)
+    here = in_netns(wish.netns, lambda: _here(seen, wish))
+    beside, missed = elsewhere(protocol, port, _others(seen.settings.netns), name_of)
+    asked = Claim(protocol, wish.address, port, wish.v6only, wish.reuseaddr, wish.reuseport,
+                  wish.uid)  # fmt: skip
+    standing = claims(seen)
+    bind = may_bind(asked, standing, here)
+    told = holders_of(seen, name_of)
+    return PortView(
+        protocol=protocol,
+        port=port,
+        service=service(port, protocol),
+        netns=seen.settings.netns,
+        ephemeral=seen.settings.range,
+        reserved=seen.settings.reserved,
+        unprivileged_from=seen.settings.unprivileged_from,
+        holders=told,
+        beside=beside,
+        not_seen=_not_seen(protocol, seen, missed, bool(told)),
+        asked=asked,
+        user=processes.user_name(wish.uid),
+        bind=bind,
+        listen=may_listen(asked, standing) if protocol == "tcp" else None,
+        tried=_trial(protocol, port, wish) if is_tried else None,
+    )
+
+
+@cache
+def _others(netns: int) -> Others:
+    return others(netns)  # the same for all ports that one command is asked about
+
+
+def claims(seen: Seen) -> list[Claim]:
+    """Return the sockets of a look as claims, with the options that are known of each.
+
+    Those that claim the same are one: 10,000 in TIME_WAIT want to be weighed once.
+    """
+    return list(dict.fromkeys(_claim(sock, seen) for sock in seen.socks))
+
+
+def _claim(sock: Sock, seen: Seen) -> Claim:
+    state = _STATES.get(sock.state, "connected")
+    is_over = sock.timer == diag.TIMER_TIME_WAIT
+    options = seen.options.get(sock.inode) or _of_its_listener(sock, seen)
+    address = sock.address
+    if sock.family == socket.AF_INET6 and ":" not in address:
+        address = f"::ffff:{address}"
+    return Claim(
+        protocol=sock.protocol,
+        address=address,
+        port=sock.sport,
+        v6only=sock.v6only if sock.family == socket.AF_INET6 else False,
+        reuseaddr=options.reuseaddr if options else None,
+        reuseport=options.reuseport if options else None,
+        uid=-1 if is_over else sock.uid,
+        state="time_wait" if is_over else state,
+    )
+
+
+_STATES = {diag.LISTEN: "listening", diag.BOUND: "bound", diag.CLOSE: "bound"}
+
+
+def _of_its_listener(sock: Sock, seen: Seen) -> Options | None:
+    # What a listener accepted has its options, after it was closed, too.
+    for each in seen.listeners:
+        if overlaps(each, sock.address):
+            return seen.options.get(each.inode)
+    return None
+
+
+def service(port: int, protocol: str) -> str:
+    """Return the name that /etc/services has for a port, "" for none."""
+    try:
+        return socket.getservbyport(port, protocol)
+    except OSError:
+        return ""
+
+
+def _here(seen: Seen, wish: Wish) -> Here:
+    allowed = seen.settings.nonlocal_v6 if ":" in wish.address else seen.settings.nonlocal_v4
+    return Here(seen.settings.unprivileged_from, wish.uid == 0, is_local(wish.address), allowed)
+
+
+def _trial(protocol: str, port: int, wish: Wish) -> tuple[str, int]:
+    tried = try_bind(
+        Ask(protocol, wish.address, port, wish.uid, wish.reuseaddr, wish.reuseport, wish.v6only,
+            wish.listen and protocol == "tcp", wish.netns)
+    )  # fmt: skip
+    return tried.call, tried.errno
+
+
+def _not_seen(protocol: str, seen: Seen, missed: int, is_held: bool) -> tuple[str, ...]:
+    told = []
+    if seen.owners.hidden:
+        told.append(f"the sockets of {seen.owners.hidden} processes of other users: root sees them")
+    if not is_held and unseen(protocol):
+        told.append(unseen(protocol).removeprefix(", or "))
+    if missed:
+        told.append(f"{missed} other network namespaces, which may not be entered or took too long")
+    return tuple(told)

@@ -1,0 +1,204 @@
+"""porttrace port: real sockets of our own, and the rule beside the real trial."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from porttrace.cli import main
+from porttrace.tracer.ports.diag import lists_bound
+
+LOCAL = "127.0.0.1"
+ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server((LOCAL, 0)) as made:
+        yield made
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: object) -> list[dict[str, Any]]:
+    assert main(["port", "--json", *map(str, words)]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def test_both_protocols_and_what_the_host_says(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    tcp, udp = told(capsys, port_of(server))
+    (holder,) = tcp["holders"]
+    assert (tcp["type"], tcp["port"], tcp["protocol"]) == ("port", port_of(server), "tcp")
+    assert (holder["kind"], holder["pid"], holder["state"]) == ("listener", os.getpid(), "LISTEN")
+    assert (udp["protocol"], udp["holders"], udp["bind"]["works"]) == ("udp", [], True)
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert (tcp["range"], tcp["ephemeral"]) == ([low, high], True)
+    assert tcp["netns"] == os.stat("/proc/self/ns/net").st_ino
+    assert tcp["privileged"] is tcp["reserved"] is False
+
+
+def test_the_case_of_the_client_that_has_a_servers_port(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    with socket.create_connection(server.getsockname()) as client:
+        port = port_of(client)
+        (found,) = told(capsys, port, "--tcp", "--try-bind")
+        assert (found["holders"][0]["kind"], found["holders"][0]["pid"]) == ("client", os.getpid())
+        assert found["holders"][0]["remote"] == f"{LOCAL}:{port_of(server)}"
+        assert found["bind"]["outcomes"] == ["EADDRINUSE"]
+        assert found["tried"] == {"failed": "bind", "outcome": "EADDRINUSE"}
+        assert main(["port", str(port)]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+    assert f"client, ESTABLISHED {LOCAL}:{port} to {LOCAL}:{port_of(server)}" in text
+    assert "ip_local_reserved_ports=" in text
+    assert "fails with EADDRINUSE, by rule" in text
+
+
+# Options of the first socket, its state, options of the bind that is asked for.
+FIRST = [(), ("REUSEADDR",), ("REUSEPORT",)]
+SECOND = [[], ["--reuseaddr"], ["--reuseport"], ["--address", "::"],
+          ["--address", "::", "--v6only"], ["--address", "127.0.0.2"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", FIRST, ids=str)
+@pytest.mark.parametrize("is_listening", [True, False])
+@pytest.mark.parametrize("words", SECOND, ids=" ".join)
+def test_the_rule_says_what_the_trial_does(
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    is_listening: bool,
+    words: list[str],
+) -> None:
+    if not is_listening and not lists_bound() and not ROOT:
+        pytest.skip("bound sockets cannot be seen here without root")
+    with socket.socket() as first:
+        for name in options:
+            first.setsockopt(socket.SOL_SOCKET, getattr(socket, f"SO_{name}"), 1)
+        first.bind((LOCAL, 0))
+        if is_listening:
+            first.listen()
+        (found,) = told(capsys, port_of(first), "--tcp", "--try-bind", "--listen", *words)
+    failed, outcome = found["tried"]["failed"], found["tried"]["outcome"]
+    rule = found["listen"] if failed == "listen" else found["bind"]
+    assert outcome in rule["outcomes"]
+    if ROOT:  # then nothing about the first one is unknown
+        assert rule["outcomes"] == [outcome]
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may try it as another user")
+@pytest.mark.parametrize("is_listening", [True, False])
+def test_another_user_may_not_share_by_reuseport(
+    capsys: pytest.CaptureFixture[str], is_listening: bool
+) -> None:
+    with socket.socket() as first:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        first.bind((LOCAL, 0))
+        if is_listening:
+            first.listen()
+        words = (port_of(first), "--tcp", "--try-bind", "--reuseport")
+        (mine,) = told(capsys, *words)
+        (theirs,) = told(capsys, *words, "--user", 65534)
+    assert (mine["bind"]["outcomes"], mine["tried"]["outcome"]) == (["success"], "success")
+    assert theirs["bind"]["outcomes"] == [theirs["tried"]["outcome"]] == ["EADDRINUSE"]
+    assert "different users" in theirs["bind"]["why"]
+
+
+@pytest.mark.parametrize("had_reuseaddr", [True, False])
+@pytest.mark.parametrize("stays", [True, False])
+def test_time_wait_by_rule_and_really(
+    capsys: pytest.CaptureFixture[str], had_reuseaddr: bool, stays: bool
+) -> None:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, had_reuseaddr)
+    server.bind((LOCAL, 0))
+    server.listen()
+    port = port_of(server)
+    with socket.create_connection((LOCAL, port)) as client:
+        server.accept()[0].close()
+        assert client.recv(1) == b""
+    if not stays:
+        server.close()
+    with server:
+        (plain,) = told(capsys, port, "--tcp", "--try-bind")
+        (asked,) = told(capsys, port, "--tcp", "--try-bind", "--reuseaddr")
+    kinds = [each["kind"] for each in asked["holders"]]
+    assert kinds == (["listener", "time_wait"] if stays else ["time_wait"])
+    assert plain["bind"]["outcomes"] == [plain["tried"]["outcome"]] == ["EADDRINUSE"]
+    assert asked["tried"]["outcome"] in asked["bind"]["outcomes"]
+    if not stays:  # what the closed socket had set does not show
+        assert asked["bind"]["works"] is None
+        assert asked["tried"]["outcome"] == ("success" if had_reuseaddr else "EADDRINUSE")
+
+
+ADDRESSES = ["192.0.2.77", "224.0.0.5", "127.3.4.5", "ff02::1", "fe80::1", "::ffff:127.0.0.1",
+             "2001:db8::77", "::1", "::"]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(("v6only", "uid"), [(True, None), (False, 65534)])
+def test_addresses_and_rights(
+    capsys: pytest.CaptureFixture[str], address: str, v6only: bool, uid: int | None
+) -> None:
+    if uid and not ROOT:
+        pytest.skip("only root may try it as another user")
+    user = ["--user", uid] if uid else []
+    only = ["--v6only"] if v6only else []
+    for found in told(capsys, 4, "--try-bind", "--address", address, *only, *user):
+        assert found["bind"]["outcomes"] == [found["tried"]["outcome"]], found["protocol"]
+
+
+def test_nobody_has_it(capsys: pytest.CaptureFixture[str], server: socket.socket) -> None:
+    port = port_of(server)
+    server.close()
+    assert main(["port", str(port)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"Port {port}/tcp, ") and "held by  nobody here" in out
+    assert "/udp" not in out  # nobody has it there either
+    assert "works, by rule. Nothing is in the way." in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_udp_is_told_of_where_somebody_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("", 0))
+        port = port_of(sock)
+        assert main(["port", str(port), "--try-bind"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+    assert f"Port {port}/udp" in text
+    assert f"(pid {os.getpid()}), user" in text
+    assert "really: bind failed with EADDRINUSE" in text
+
+
+def test_service_and_class(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {each["port"]: each for each in told(capsys, 80, 5432, 60000, "--tcp")}
+    assert [each["class"] for each in found.values()] == ["well-known", "registered", "dynamic"]
+    assert found[80]["service"] == "http"
+    assert found[80]["privileged"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["0"], "not in the range"),
+        (["70000"], "not in the range"),
+        (["80", "--address", "localhost"], "no IP address"),
+        (["80", "--listen"], "--try-bind"),
+        ([], "Missing argument"),
+    ],
+)
+def test_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["port", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_namespace_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["port", "80", "--netns", "no-such-one"]) == 1
+    assert "there is no network namespace no-such-one" in capsys.readouterr().err

@@ -1,0 +1,217 @@
+"""porttrace ports: the list and what is risky, and the check of a file, over real sockets."""
+
+import json
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from porttrace.cli import main
+
+LOCAL = "127.0.0.1"
+ME = pwd.getpwuid(os.geteuid()).pw_name
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server((LOCAL, 0)) as made:
+        yield made
+
+
+def port_of(sock: socket.socket) -> int:
+    return int(sock.getsockname()[1])
+
+
+def objects(capsys: Capture) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+# -- the list ----------------------------------------------------------------------
+
+
+def test_the_list(capsys: Capture, server: socket.socket) -> None:
+    assert main(["ports", "--json"]) == 0
+    first, *rest = objects(capsys)
+    low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    assert (first["type"], first["range"]) == ("ports", [low, high])
+    assert first["states"]["LISTEN"] >= 1
+    mine = [each for each in rest if each["type"] == "socket" and each["pid"] == os.getpid()]
+    (listed,) = [each for each in mine if each["port"] == port_of(server)]
+    assert (listed["kind"], listed["user"], listed["risks"]) == (
+        "listener",
+        ME,
+        ["a client may get it"],
+    )
+    risky = [each for each in rest if each["type"] == "finding"]
+    (found,) = [each for each in risky if each["subject"]["pid"] == os.getpid()]
+    assert (found["rule"], found["severity"]) == ("fixed-port-at-risk", "warning")
+    assert 0.5 < found["confidence"] < 0.8  # it may have asked for any port, as this one did
+    assert port_of(server) in found["subject"]["ports"]
+    assert f"{port_of(server)}" in found["advice"][0]
+
+
+def test_the_list_as_text(capsys: Capture, server: socket.socket) -> None:
+    os_name = Path("/proc/self/comm").read_text().strip()
+    before = os_name.encode()
+    Path("/proc/self/comm").write_bytes(b"a\x1b[2Jb\nc")
+    try:
+        assert main(["ports"]) == 0
+    finally:
+        Path("/proc/self/comm").write_bytes(before)
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{port_of(server)}/tcp")]
+    assert "a\\x1b[2Jb\\x0ac" in line and "\x1b" not in out
+    assert line.split()[1] == LOCAL and "a client may get it" in line
+    assert "netsh int ipv4 show dynamicport" in out
+    assert "[WARNING] fixed-port-at-risk: likely" in out
+    long = [each for each in out.splitlines() if len(each) > 80 and "/tcp" not in each]
+    assert not long
+
+
+def test_a_group_and_an_idle_socket(capsys: Capture) -> None:
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind((LOCAL, 0))
+        other.bind(one.getsockname())
+        one.listen()
+        other.listen()
+        main(["ports", "--json"])
+        mine = [e for e in objects(capsys) if e["type"] == "socket" and e["port"] == port_of(one)]
+    assert [each["risks"][-1] for each in mine] == ["shared by 2 sockets"] * 2
+
+
+# -- the check ---------------------------------------------------------------------
+
+
+def checked(
+    capsys: Capture, tmp_path: Path, text: str, code: int = 5
+) -> list[list[tuple[str, str]]]:
+    """Return for each wanted port its problems as (kind, what)."""
+    file = tmp_path / "ports.yaml"
+    file.write_text(text)
+    assert main(["ports", "--check", str(file), "--json"]) == code
+    found = objects(capsys)
+    assert {each["type"] for each in found} == {"wanted"}
+    assert all(each["ok"] is (not each["problems"]) for each in found)
+    return [[(each["kind"], each["what"]) for each in one["problems"]] for one in found]
+
+
+def kinds(found: list[list[tuple[str, str]]]) -> list[list[str]]:
+    return [[kind for kind, _ in one] for one in found]
+
+
+def test_all_is_fine(capsys: Capture, tmp_path: Path) -> None:
+    text = "ports:\n- {port: 5432, address: 127.0.0.1}\n- {port: 8443, protocol: udp, name: quic}\n"
+    assert checked(capsys, tmp_path, text, 0) == [[], []]
+    assert main(["ports", "--check", str(tmp_path / "ports.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "ok    quic, 0.0.0.0:8443/udp (line 3): not served now" in out
+    assert out.endswith("All 2 wanted ports are fine.\n")
+
+
+def test_its_own_service_is_no_conflict(
+    capsys: Capture, tmp_path: Path, server: socket.socket
+) -> None:
+    text = f"ports:\n- port: {port_of(server)}\n  address: {LOCAL}\n  owner: {ME}\n"
+    assert kinds(checked(capsys, tmp_path, text)) == [["ephemeral"]]
+
+
+def test_somebody_elses(capsys: Capture, tmp_path: Path, server: socket.socket) -> None:
+    text = f"ports:\n- port: {port_of(server)}\n  owner: daemon\n"
+    ((conflict, ephemeral),) = checked(capsys, tmp_path, text)
+    assert conflict[0] == "conflict" and ephemeral[0] == "ephemeral"
+    assert f"(pid {os.getpid()})" in conflict[1] and f"of user {ME} (listener)" in conflict[1]
+    text = f"ports:\n- port: {port_of(server)}\n  process: another-one\n"
+    assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
+
+
+def test_a_client_has_it(capsys: Capture, tmp_path: Path, server: socket.socket) -> None:
+    with socket.create_connection(server.getsockname()) as client:
+        text = f"ports:\n- port: {port_of(client)}\n"
+        ((conflict, _),) = checked(capsys, tmp_path, text)
+        assert f"(client to {LOCAL}:{port_of(server)})" in conflict[1]
+        assert main(["ports", "--check", str(tmp_path / "ports.yaml")]) == 5
+    out = " ".join(capsys.readouterr().out.split())
+    assert "end that connection, and reserve the port" in out
+    assert "1 of 1 wanted ports have problems." in out
+
+
+def test_rights_users_addresses_and_duplicates(capsys: Capture, tmp_path: Path) -> None:
+    text = """
+ports:
+- {port: 7, owner: daemon}
+- {port: 8, owner: daemon, capable: true}
+- {port: 5000, owner: no-such-user}
+- {port: 5001, address: 192.0.2.77}
+- {port: 5002, address: 127.0.0.1}
+- {port: 5002, address: "::"}
+- {port: 5002, protocol: udp}
+- {port: 5003, reuseport: true, owner: daemon}
+- {port: 5003, reuseport: true, owner: daemon}
+"""
+    assert kinds(checked(capsys, tmp_path, text)) == [
+        ["privileged"], [], ["owner"], ["address"], [], ["duplicate"], [], [], [],
+    ]  # fmt: skip
+
+
+def test_node_ports(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import porttrace.cli.portcheck as module
+
+    monkeypatch.setattr(module, "node_ports", lambda: (30000, 32767))
+    text = "ports:\n- port: 30000\n- port: 29999\n"
+    found = checked(capsys, tmp_path, text)
+    assert kinds(found) == [["node-port"], []]
+    assert "NodePort range 30000-32767" in found[0][0][1]
+
+
+BAD = [
+    ("ports:\n- port: 80\n  proto: tcp\n", "line 3: ports[0].proto: no such key; there"),
+    ("ports:\n- port: 80\n- port: eighty\n", "line 3: ports[1].port: 'eighty' is no port"),
+    ("ports:\n- port: 70000\n", "line 2: ports[0].port: 70000 is no port"),
+    ("ports:\n- port: true\n", "line 2: ports[0].port: True is no port"),
+    ("ports:\n- name: web\n", "line 2: ports[0].port: the key is missing"),
+    ("ports:\n- port: 1\n  port: 2\n", "line 3: ports[0].port: the key stands twice"),
+    ("ports:\n- port: 1\n  protocol: sctp\n", "line 3: ports[0].protocol: 'sctp' is no protocol"),
+    ("ports:\n- port: 1\n  address: web\n", "line 3: ports[0].address: 'web' is no IP address"),
+    ("ports:\n- port: 1\n  capable: 3\n", "line 3: ports[0].capable: 3 is neither true nor false"),
+    ("ports:\n- port: 1\n  owner: [a]\n", "line 3: ports[0].owner: one value is needed"),
+    ("ports:\n- 80\n", "line 2: ports[0]: keys are needed"),
+    ("ports: 80\n", "line 1: ports: a list of ports is needed"),
+    ("ports: []\n", "line 1: ports: a list of ports is needed"),
+    ("hosts: []\n", "line 1: hosts: no such key; there are ports"),
+    ("- port: 80\n", "line 1: a list under the key 'ports' is needed"),
+    ("", "a list under the key 'ports' is needed"),
+    ("ports:\n- port: [80\n", "line 3: no YAML:"),
+    ("ports:\n- port: !!python/object:os.system 80\n", "ports[0].port: could not determine"),
+    ("ports:\n- port: 1\n  owner: 2020-01-01\n", "line 3: ports[0].owner:"),
+    ("[" * 5000, ": "),
+    ("ports:\n- port: \x00\n", "no YAML"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message"), BAD, ids=lambda value: repr(value)[:40])
+def test_a_bad_file(capsys: Capture, tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "ports.yaml"
+    file.write_text(text)
+    assert main(["ports", "--check", str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert str(file) in err and message in err
+    assert "Traceback" not in err
+
+
+def test_a_file_that_is_not_there(capsys: Capture, tmp_path: Path) -> None:
+    assert main(["ports", "--check", str(tmp_path / "none.yaml")]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_file_that_is_too_long(capsys: Capture, tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("#" * (1 << 20) + "\n")
+    assert main(["ports", "--check", str(tmp_path / "long")]) == 2
+    assert "more than 1048576 bytes" in capsys.readouterr().err

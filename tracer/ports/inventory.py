@@ -1,0 +1,73 @@
+"""All ports of a network namespace that somebody serves or keeps: what `porttrace ports` lists."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from porttrace.tracer.facts import Holder
+from porttrace.tracer.namespaces import in_netns, sees_host_pids
+from porttrace.tracer.ports import diag
+from porttrace.tracer.ports.diag import STATES, Sock
+from porttrace.tracer.ports.holding import Seen, holder_of
+from porttrace.tracer.ports.lookup import NameOf, named
+from porttrace.tracer.ports.owners import Elsewhere, elsewhere, owners
+from porttrace.tracer.ports.settings import Settings, settings
+
+MOST = 4096
+"""So many sockets are told at most; `left_out` says how many were not."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Sockets that serve a port or keep it idle, how many are in each state, and the settings."""
+
+    holders: tuple[Holder, ...]  # by port; listeners, bound sockets, and UDP
+    states: Mapping[str, int]  # of TCP sockets, LISTEN and the like; UDP as "udp"
+    settings: Settings
+    hidden: int = 0  # processes that could not be looked into
+    left_out: int = 0
+    lists_bound: bool = True
+
+
+def inventory(netns: str = "", name_of: NameOf | None = None) -> Inventory:
+    """Return what serves ports in a network namespace (a path; "" our own). Raises PorttraceError.
+
+    Sockets that are bound and idle are there where the kernel lists them. Connected UDP sockets are
+    counted, not told: they are clients.
+    """
+    tcp, udp, told = in_netns(netns, lambda: (diag.dump("tcp"), diag.dump("udp"), settings()))
+    serving = [sock for sock in (*tcp, *udp) if _serves(sock)]
+    serving.sort(key=lambda each: (each.sport, each.protocol, each.src))
+    kept = serving[:MOST]
+    having = owners(each.inode for each in kept)
+    lost = {each.inode for each in kept if each.inode} - having.found.keys()
+    strays = elsewhere(lost) if lost and not having.hidden else Elsewhere()
+    seen = Seen(kept, having, told, elsewhere=strays, apart=sees_host_pids() is False)
+    states = Counter(STATES[each.state] for each in tcp)
+    return Inventory(
+        holders=_named([holder_of(each, seen) for each in kept], name_of),
+        states={**states, "udp": len(udp)},
+        settings=told,
+        hidden=having.hidden,
+        left_out=len(serving) - len(kept),
+        lists_bound=diag.lists_bound(),
+    )
+
+
+def _serves(sock: Sock) -> bool:
+    if sock.protocol == "udp":
+        return sock.state != diag.ESTABLISHED and bool(sock.sport)
+    return sock.state in (diag.LISTEN, diag.BOUND)
+
+
+def _named(holders: list[Holder], name_of: NameOf | None) -> tuple[Holder, ...]:
+    # Each process is read once, however many ports it has.
+    known: dict[tuple[int, int], Holder] = {}
+    told = []
+    for each in holders:
+        key = each.pid, each.uid
+        if key not in known:
+            known[key] = named(each, name_of)
+        names = known[key]
+        told.append(replace(each, comm=names.comm, user=names.user, container=names.container))
+    return tuple(told)
