@@ -13,7 +13,7 @@ from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen
-from porttrace.tracer.ports.lookup import NameOf, holders_of, see, unseen
+from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
 from porttrace.tracer.ports.others import Others, elsewhere, others
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.peek import Options
@@ -37,7 +37,9 @@ def look_at(
     protocol: str, port: int, wish: Wish, is_tried: bool = False, name_of: NameOf | None = None
 ) -> PortView:
     """Return all that is told of a port. Raises PorttraceError."""
-    seen = see(protocol, "", port, wish.netns)
+    # Without these two options no option of the others matters to the rule.
+    matters = Look(options=wish.reuseaddr or wish.reuseport)
+    seen = see(protocol, "", port, wish.netns, how=matters)
     here = in_netns(wish.netns, lambda: _here(seen, wish))
     beside, missed = elsewhere(protocol, port, _others(seen.settings.netns), name_of)
     asked = Claim(protocol, wish.address, port, wish.v6only, wish.reuseaddr, wish.reuseport,

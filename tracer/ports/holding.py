@@ -32,7 +32,13 @@ class Seen:
     options: dict[int, Options] = field(default_factory=dict)  # by inode, where they could be read
     elsewhere: Elsewhere = field(default_factory=Elsewhere)
     devices: dict[int, str] = field(default_factory=dict)  # UDP port -> tunnel that owns it
+    searched: bool = True  # `elsewhere` is what a search found, not nothing for want of one
+    passing: frozenset[int] = frozenset()  # inodes that came or went while we looked
     apart: bool = False  # we see the processes of our own pid namespace only
+
+    def lost(self) -> set[int]:
+        """Return the open sockets (inodes) that no process was seen to have."""
+        return {each.inode for each in self.socks if each.inode} - self.owners.found.keys()
 
     @cached_property
     def listeners(self) -> tuple[Sock, ...]:
@@ -126,6 +132,10 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
             f"{why}; whose it is cannot be seen: porttrace runs in a pid namespace of its own "
             "(--pid=host shows all)"
         )
+    if sock.inode in seen.passing:
+        return kind, f"{why}; whose it was cannot be seen: it came or went while we looked"
+    if not seen.searched:
+        return kind, f"{why}; no process had it open at that moment"
     if where.receivers:
         named = ", ".join(map(str, where.receivers[:4]))
         return "descriptor", (

@@ -9,7 +9,7 @@ from porttrace.tracer.namespaces import in_netns, sees_host_pids
 from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.diag import STATES, Sock
 from porttrace.tracer.ports.holding import Seen, holder_of
-from porttrace.tracer.ports.lookup import NameOf, named
+from porttrace.tracer.ports.lookup import NameOf, named, twice_lost
 from porttrace.tracer.ports.owners import Elsewhere, elsewhere, owners
 from porttrace.tracer.ports.settings import Settings, settings
 
@@ -35,21 +35,32 @@ def inventory(netns: str = "", name_of: NameOf | None = None) -> Inventory:
     Sockets that are bound and idle are there where the kernel lists them. Connected UDP sockets are
     counted, not told: they are clients.
     """
-    tcp, udp, told = in_netns(netns, lambda: (diag.dump("tcp"), diag.dump("udp"), settings()))
-    serving = [sock for sock in (*tcp, *udp) if _serves(sock)]
-    serving.sort(key=lambda each: (each.sport, each.protocol, each.src))
-    kept = serving[:MOST]
-    having = owners(each.inode for each in kept)
-    lost = {each.inode for each in kept if each.inode} - having.found.keys()
-    strays = elsewhere(lost) if lost and not having.hidden else Elsewhere()
-    seen = Seen(kept, having, told, elsewhere=strays, apart=sees_host_pids() is False)
+    tcp: list[Sock] = []
+    udp: list[Sock] = []
+
+    def once() -> Seen:
+        tcp[:], udp[:], told = in_netns(
+            netns, lambda: (diag.dump("tcp"), diag.dump("udp"), settings())
+        )
+        serving = [sock for sock in (*tcp, *udp) if _serves(sock)]
+        serving.sort(key=lambda each: (each.sport, each.protocol, each.src))
+        having = owners(each.inode for each in serving[:MOST])
+        return Seen(serving, having, told, apart=sees_host_pids() is False)
+
+    seen, lost = twice_lost(once)
+    kept, left_out = seen.socks[:MOST], len(seen.socks[MOST:])
+    seen = replace(
+        seen,
+        socks=kept,
+        elsewhere=elsewhere(lost) if lost and not seen.owners.hidden else Elsewhere(),
+    )
     states = Counter(STATES[each.state] for each in tcp)
     return Inventory(
         holders=_named([holder_of(each, seen) for each in kept], name_of),
         states={**states, "udp": len(udp)},
-        settings=told,
-        hidden=having.hidden,
-        left_out=len(serving) - len(kept),
+        settings=seen.settings,
+        hidden=seen.owners.hidden,
+        left_out=left_out,
         lists_bound=diag.lists_bound(),
     )
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -25,14 +26,18 @@ MOST = 32
 _ORDER = ("listener", "bound", "client", "accepted", "closing", "time_wait", "udp", "descriptor",
           "kernel", "namespace", "unknown")  # fmt: skip
 _HALF_OPEN = (diag.SYN_RECV, diag.NEW_SYN_RECV)  # requests that wait at a listener keep no port
+_SETTLE_S = 0.02  # until a process that ends has closed what it had
 _SMALL = 64  # sockets that are looked into one by one
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look-up may do: all for a person who asks; a trace leaves out what takes long."""
+    """What a look-up may do."""
 
-    options: bool = True  # copy descriptors for a moment, to read SO_REUSEPORT and the like
+    # Copy descriptors for a moment, to read SO_REUSEPORT and the like. Who closes his listener in
+    # that very moment still has the port taken: a restart fails then (seen at one look of 40, of a
+    # program that did nothing else). So only for a person who asks for what depends on it.
+    options: bool = False
     strays: bool = True  # search queues and rings for sockets that no process has
     unlisted: bool = True  # on kernels before 6.8, ask each socket that sock_diag does not list
 
@@ -84,19 +89,38 @@ def see(
     `netns` is the path of a network namespace, "" our own. Raises PorttraceError when it cannot be
     entered, or the kernel does not answer.
     """
-    seen = in_netns(
-        netns, lambda: Seen(diag.dump(protocol, port, closer=True), settings=settings())
-    )
-    standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
-    meeting = [each for each in standing if overlaps(each, address, v6only)]
-    having = owners(each.inode for each in meeting)
-    if not meeting and protocol == "tcp" and how.unlisted and not diag.lists_bound():
-        meeting, having = _by_asking(port, address, v6only, seen)
-    apart = sees_host_pids() is False
-    seen = replace(seen, socks=meeting, owners=having, apart=apart)
+
+    def once() -> Seen:
+        seen = in_netns(
+            netns, lambda: Seen(diag.dump(protocol, port, closer=True), settings=settings())
+        )
+        standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
+        meeting = [each for each in standing if overlaps(each, address, v6only)]
+        having = owners(each.inode for each in meeting)
+        if not meeting and protocol == "tcp" and how.unlisted and not diag.lists_bound():
+            meeting, having = _by_asking(port, address, v6only, seen)
+        return replace(seen, socks=meeting, owners=having, apart=sees_host_pids() is False)
+
+    seen, lost = twice_lost(once)
     seen = replace(seen, options=_options(seen) if how.options else {})
-    lost = {each.inode for each in meeting if each.inode} - having.found.keys()
+    seen = replace(seen, searched=how.strays)
     return _with_strays(seen, lost, netns) if lost and how.strays else seen
+
+
+def twice_lost(once: Callable[[], Seen]) -> tuple[Seen, set[int]]:
+    """Return a look, and the sockets (inodes) in it that truly no process has.
+
+    A process that ends, or hands a socket on, while we look leaves it for a moment without one. So
+    where sockets seem to be nobody's it is looked once more; what is lost then that was not there
+    before is `passing`: it comes and goes.
+    """
+    first = once()
+    lost = first.lost()
+    if not lost or first.owners.hidden:
+        return first, lost
+    time.sleep(_SETTLE_S)
+    seen = once()
+    return replace(seen, passing=frozenset(seen.lost() - lost)), seen.lost() & lost
 
 
 def holders_of(seen: Seen, name_of: NameOf | None = None) -> tuple[Holder, ...]:

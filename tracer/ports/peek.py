@@ -1,7 +1,8 @@
 """What only a socket itself tells: its options, and the port of one that sock_diag does not list.
 
 The descriptor of another process is copied for as long as getsockopt(2) takes (pidfd_getfd, Linux
-5.6), which needs the right to trace that process. Nothing is sent, received or changed.
+5.6), which needs the right to trace that process. Nothing is sent, received or changed; but for
+that moment the port stays taken when its owner closes it: see Look.
 """
 
 import contextlib

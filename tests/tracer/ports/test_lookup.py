@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import pytest
 
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.ports import holders
+from porttrace.tracer.ports import Look, holders
 from porttrace.tracer.ports.diag import lists_bound
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looks into processes of others")
@@ -27,8 +27,10 @@ def eventually(found: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def only(protocol: str, address: str, port: int, v6only: bool = False) -> Holder:
-    (found,) = holders(protocol, address, port, v6only=v6only)
+def only(
+    protocol: str, address: str, port: int, v6only: bool = False, options: bool = False
+) -> Holder:
+    (found,) = holders(protocol, address, port, v6only=v6only, look=Look(options=options))
     assert (found.protocol, found.port) == (protocol, port)
     assert found.netns == os.stat("/proc/self/ns/net").st_ino
     return found
@@ -189,11 +191,13 @@ def test_options_are_read_from_the_socket_itself() -> None:
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         first.bind((LOCAL, 0))
         first.listen()
-        assert only("tcp", LOCAL, first.getsockname()[1]).reuseport is True
+        assert only("tcp", LOCAL, first.getsockname()[1], options=True).reuseport is True
+        assert only("tcp", LOCAL, first.getsockname()[1]).reuseport is None
         second.bind(first.getsockname())
         second.listen()
         found = only("tcp", LOCAL, first.getsockname()[1])
         assert found.why == "it listens there (the last of 2 such sockets)"
+        assert found.reuseport is True  # two on one address: no other way
 
 
 CHILD = """
@@ -221,7 +225,7 @@ def test_the_reuseport_group_of_another_user() -> None:
     with other("w\x1b[31m\nx") as child:
         try:
             assert child.stdout
-            found = only("tcp", LOCAL, int(child.stdout.readline()))
+            found = only("tcp", LOCAL, int(child.stdout.readline()), options=True)
             assert (found.kind, found.pid, found.reuseport) == ("listener", child.pid, True)
             assert (found.uid, found.user) == (65534, "nobody")
             assert found.comm == "w\x1b[31m\nx"  # as it is: whoever prints it escapes it
@@ -239,6 +243,9 @@ def test_a_descriptor_in_flight() -> None:
         found = only("tcp", LOCAL, port)
         assert (found.kind, found.state, found.pid) == ("descriptor", "LISTEN", 0)
         assert f"descriptors wait for pid {ME})" in found.why
+        (quick,) = holders("tcp", LOCAL, port, look=Look(strays=False))
+        assert (quick.kind, quick.pid) == ("listener", 0)  # not searched: nothing is claimed
+        assert quick.why.endswith("no process had it open at that moment")
         os.close(socket.recv_fds(there, 1, 1)[1][0])
     assert only("tcp", LOCAL, port).kind == "unknown"
 
@@ -265,3 +272,33 @@ def test_a_reset_leaves_nothing(server: socket.socket, client: socket.socket) ->
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     assert only("tcp", LOCAL, port).kind == "unknown"
+
+
+COMES_AND_GOES = """
+import socket, time
+address = "127.0.0.1", 0
+while True:
+    with socket.create_server(address) as made:
+        if not address[1]:
+            address = made.getsockname()
+            print(address[1], flush=True)
+        time.sleep(0.005)
+"""
+
+
+@needs_root
+def test_what_comes_and_goes_is_never_the_kernels() -> None:
+    """Between the look at the sockets and the one at the processes it may have closed."""
+    command = [sys.executable, "-c", COMES_AND_GOES]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout
+            port = int(child.stdout.readline())
+            found = [each for _ in range(60) for each in holders("tcp", LOCAL, port)]
+            assert child.poll() is None  # we never were in its way
+        finally:
+            child.kill()
+    assert {each.kind for each in found} <= {"listener", "bound", "unknown"}
+    known = [each for each in found if each.kind == "listener"]
+    assert known
+    assert all(each.pid == child.pid or "came or went" in each.why for each in known)
