@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.tracer.facts import Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Host, NotLooked, Process, Sample, Suspect
 
 __all__ = (
     "ATTEMPT",
@@ -29,6 +29,7 @@ __all__ = (
     "Outcome",
     "Party",
     "Process",
+    "Sample",
     "Suspect",
     "Table",
     "Trace",
@@ -188,6 +189,7 @@ class Trace:
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
     exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
     watches: Mapping[int, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
+    samples: tuple[Sample, ...] = ()  # of each network namespace, in order of time, each whole
 
     @cached_property
     def columns(self) -> Columns:

@@ -28,9 +28,10 @@ from porttrace.analysis.model import (
     no_attempts,
 )
 from porttrace.analysis.rows import joined, taken
-from porttrace.tracer.beside import Beside, End, TraceHeader
+from porttrace.analysis.samples import MOST_SAMPLES, thinned
+from porttrace.tracer.beside import Beside, End, TraceHeader, filled
 from porttrace.tracer.event import EVENT, Events, EventType
-from porttrace.tracer.facts import Held
+from porttrace.tracer.facts import Held, Sample
 from porttrace.tracer.tracefile import Batch, TraceReader
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class _Growing:
         self._processes: dict[int, Process] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._samples: list[Sample] = []
+        self._latest: dict[int, Sample] = {}  # of each network namespace
         self._offset_ns = header.wall_offset_ns
         self._held: list[Held] = []
         self._events = 0
@@ -198,6 +201,11 @@ class _Growing:
         self._processes.update(beside.processes)
         self._stacks.update(beside.stacks)
         self._suspects.update(beside.suspects)
+        for sample in beside.samples:
+            whole = self._latest[sample.netns] = filled(sample, self._latest.get(sample.netns))
+            self._samples.append(whole)
+        if len(self._samples) > 2 * MOST_SAMPLES:
+            self._samples = [*thinned(self._samples)]
         self._offset_ns = beside.wall_offset_ns or self._offset_ns
         self._held = still_held(self._held if beside.held is None else beside.held, events)
         if beside.watermark_ns < _UNENDING_NS:
@@ -220,6 +228,7 @@ class _Growing:
             processes=self._processes,
             stacks=self._stacks,
             suspects=self._suspects,
+            samples=thinned(self._samples),
             losses=self._losses,
             exits=self._exits,
             watches=self._watches,

@@ -176,7 +176,9 @@ class _Loop:
 
     def _announce(self) -> None:
         for finding in self._session.diagnose():
-            key = (finding.rule, finding.place, finding.scope, str(sorted(finding.subject.items())))
+            about = str(sorted(finding.subject.items()))
+            # What was foretold is said again when it has come true: by then it is critical.
+            key = (finding.rule, finding.severity, finding.place, finding.scope, about)
             if self._announced.get(key) not in (level(finding), "firm"):
                 self._announced[key] = level(finding)
                 self._printer.finding(finding)

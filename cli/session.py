@@ -19,10 +19,12 @@ from porttrace.analysis.model import (
     Host,
     Loss,
     Process,
+    Sample,
     Suspect,
     Trace,
     no_attempts,
 )
+from porttrace.analysis.samples import MOST_SAMPLES, thinned
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
@@ -52,6 +54,7 @@ class Session:
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
         self._asked_s: dict[int, float] = {}
+        self._samples: tuple[Sample, ...] = ()
         self._events = 0
         self._held: list[Held] = []
         self._host = host(live.probe, bool(live.watches))
@@ -65,6 +68,9 @@ class Session:
         """Add a round and return the attempts that it finished."""
         self.processes.update(done.processes)
         self.stacks.update(done.stacks)
+        self._samples += done.samples
+        if len(self._samples) > 2 * MOST_SAMPLES:
+            self._samples = thinned(self._samples)
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
         self._watches.update(watches_of(done.events))
@@ -135,6 +141,7 @@ class Session:
             losses=self._losses,
             exits=self._exits,
             watches=self._watches,
+            samples=thinned(self._samples),
             host=self._host,
             suspects=self._suspects,
             not_looked=self._live.not_looked,

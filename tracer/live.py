@@ -6,6 +6,7 @@ that user space adds to the stream is a record of the same kind as the kernel's.
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import time
@@ -18,7 +19,7 @@ import numpy as np
 from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Held, Host, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
@@ -28,6 +29,7 @@ from porttrace.tracer.origin import with_origins
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
+from porttrace.tracer.sampler import Sampler
 from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.wire import Wire, drop_reasons
 
@@ -39,6 +41,7 @@ _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
 _MAX_NOT_LOOKED = 50
+_MOST_LOST = 64  # retransmissions of a round, whose destinations are looked for on this host
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Round:
     watermark_ns: int
     processes: Mapping[int, Process] = field(default_factory=dict)  # first seen in this round
     stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()  # taken since the round before
 
 
 class LiveTrace:
@@ -69,6 +73,7 @@ class LiveTrace:
         self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
+        self._sampler = Sampler()
         self._not_looked: dict[NotLooked, None] = {}
 
     def __enter__(self) -> "LiveTrace":
@@ -88,6 +93,7 @@ class LiveTrace:
             self._reader = Reader(self.probe)
             self._known = {pid: self._now(pid) for pid in self.options.pids}
             self._first = dict(self._known)
+            self._begin_samples()
         except BaseException:
             self._close()
             raise
@@ -98,9 +104,15 @@ class LiveTrace:
         self._close()
 
     def _close(self) -> None:
+        self._sampler.stop()
         if self._wire:
             self._wire.close()
         self.probe.close()
+
+    def _begin_samples(self) -> None:
+        for pid in self.options.pids or {os.getpid()}:
+            self._sampler.see(pid, processes.netns(pid))
+        self._sampler.start()
 
     def _watch(self, *pids: int) -> None:
         # The wire of the network namespaces that these processes are in, each from now on.
@@ -132,6 +144,7 @@ class LiveTrace:
     def finish(self) -> Round:
         """Drain what is left and return it: the last round."""
         self._reader.stop()
+        self._sampler.stop()
         started_ns, events = joined(self._reader.take(0))
         ready = self._order.push(self._with_made(events), started_ns)
         return self._round(events, np.concatenate([ready, self._order.drain()]))
@@ -144,7 +157,22 @@ class LiveTrace:
     def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
-        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)
+        new = self._new_processes(events)
+        self._want_samples(events)
+        return Round(ready, self._order.watermark_ns, new, stacks, self._sampler.taken())
+
+    def _want_samples(self, events: Events) -> None:
+        # No port: whose are they now? A SYN lost: is the queue full, here on this host?
+        failed = (events["type"] == EventType.END) | (events["type"] == EventType.RETURN)
+        if (failed & (np.abs(events["error"]) == errno.EADDRNOTAVAIL)).any():
+            self._sampler.hurry()
+        lost = events[np.flatnonzero(events["type"] == EventType.RETRANSMIT)[:_MOST_LOST]]
+        for pid in np.unique(lost["pid"]).tolist():
+            process = self._known.get(pid)
+            if process:
+                mine = lost[lost["pid"] == pid]
+                ends = {(bytes(row["daddr"]), int(row["dport"])) for row in mine}
+                self._sampler.want(ends, process.netns)
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
@@ -166,6 +194,7 @@ class LiveTrace:
         for pid in _pids(events):
             if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
                 new[pid] = self._known[pid] = self._read(pid, events)
+                self._sampler.see(pid, new[pid].netns)
                 if new[pid].netns not in self.watches:
                     self._watch(pid)
         for pid in _pids(events, EventType.EXIT):

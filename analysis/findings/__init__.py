@@ -6,6 +6,7 @@ A rule takes the trace and the findings of the rules before it and returns its o
 from collections.abc import Callable, Sequence
 
 from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.exhaustion import ephemeral_exhaustion
 from porttrace.analysis.findings.family import broken_family
 from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = (
     timeout_source,
     connect_storm,
     broken_family,
+    ephemeral_exhaustion,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 
