@@ -17,6 +17,8 @@ from porttrace.tracer.facts import Host, NotLooked, Process, Sample, Suspect
 
 __all__ = (
     "ATTEMPT",
+    "AcceptKey",
+    "Accepted",
     "Answer",
     "Attempts",
     "Columns",
@@ -166,6 +168,22 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """What one process took by accept(2) from one port; times are those in the accept queue."""
+
+    pid: int
+    port: int
+    number: int = 0
+    slow: int = 0  # of these, those that waited for 100 ms or more
+    total_ns: int = 0
+    longest_ns: int = 0
+
+
+AcceptKey = tuple[int, int]
+"""Process and port."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """Everything analysis may look at.
 
@@ -189,6 +207,7 @@ class Trace:
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
     exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
     watches: Mapping[int, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
+    accepted: Mapping[AcceptKey, Accepted] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()  # of each network namespace, in order of time, each whole
 
     @cached_property

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from porttrace.analysis import attempts
+from porttrace.analysis.accepts import accepted_of
 from porttrace.analysis.assemble import assemble, exits_of, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
+    Accepted,
+    AcceptKey,
     Attempts,
     Finding,
     Loss,
@@ -165,6 +168,7 @@ class _Growing:
         self._rows: list[Attempts] = []
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._accepted: dict[AcceptKey, Accepted] = {}
         self._watches = {int(number): since for number, since in header.watches.items()}
         self._processes: dict[int, Process] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
@@ -192,6 +196,7 @@ class _Growing:
         self._losses += losses_of(events)
         self._exits.update(exits_of(events))
         self._watches.update(watches_of(events))
+        self._accepted = accepted_of(events, self._accepted)
         self._events += len(events)
         self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
         rows, self._open = attempts.step(events, self._open, self._watermark_ns)
@@ -228,6 +233,7 @@ class _Growing:
             processes=self._processes,
             stacks=self._stacks,
             suspects=self._suspects,
+            accepted=self._accepted,
             samples=thinned(self._samples),
             losses=self._losses,
             exits=self._exits,

@@ -10,10 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from porttrace.analysis import attempts
+from porttrace.analysis.accepts import accepted_of
 from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
+    Accepted,
+    AcceptKey,
     Attempts,
     Finding,
     Host,
@@ -49,6 +52,7 @@ class Session:
         self._dropped = 0
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._accepted: dict[AcceptKey, Accepted] = {}
         self._watches: dict[int, int] = {}
         self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
@@ -74,6 +78,7 @@ class Session:
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
         self._watches.update(watches_of(done.events))
+        self._accepted = accepted_of(done.events, self._accepted)
         self._events += len(done.events)
         self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
@@ -141,6 +146,7 @@ class Session:
             losses=self._losses,
             exits=self._exits,
             watches=self._watches,
+            accepted=self._accepted,
             samples=thinned(self._samples),
             host=self._host,
             suspects=self._suspects,
@@ -159,6 +165,7 @@ class Session:
 
     def _notes(self) -> list[str]:
         found = notes(self._live.options, self._live.probe.missing, self._live.counters())
+        found = (*found, *self._live.sampling_notes())
         if not self._dropped:
             return [*found]
         return [

@@ -267,6 +267,17 @@ class LiveTrace:
         self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
         return found.suspects
 
+    def sampling_notes(self) -> tuple[str, ...]:
+        """Return what keeps the samples of network namespaces from being whole, in sentences."""
+        found = []
+        if self._sampler.left_out:
+            number = len(self._sampler.left_out)
+            found.append(f"{number} more network namespaces were not sampled for shortages.")
+        if self._sampler.error:
+            why = f"{type(self._sampler.error).__name__}: {self._sampler.error}"
+            found.append(f"Samples of queues and ports ended early ({why}).")
+        return tuple(found)
+
     @property
     def not_looked(self) -> tuple[NotLooked, ...]:
         """What no census of this trace could read, with the reasons."""

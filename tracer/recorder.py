@@ -340,6 +340,6 @@ def header(live: LiveTrace) -> TraceHeader:
 def end(live: LiveTrace, end_ns: int) -> End:
     """Return what is to be said at the end of a recording of `live`."""
     counters = live.counters()
-    said = notes(live.options, live.probe.missing, counters)
+    said = (*notes(live.options, live.probe.missing, counters), *live.sampling_notes())
     counted = dataclasses.asdict(counters)
     return End(end_ns, counted, said, not_looked=live.not_looked)

@@ -13,6 +13,7 @@ from porttrace.tracer.shortage import Listening
 CROWDED = 0.5
 """Of the local ports: while there are fewer sockets, no destination can be short of them."""
 
+_TIGHT = 0.7  # of the local ports, towards one destination
 _ANEW_NS = 10_000_000_000  # small changes are told so often
 _TELLING = 0.1  # a change of a number by so much is told at once
 _OWNER_AGAIN_S = 30.0
@@ -44,7 +45,7 @@ class Namespace:
         self._ask(wanted)
         settings, sockets_ = shortage.settings(), shortage.sockets()
         first, end = shortage.port_range(settings)
-        found, kept, _ = shortage.listening(first, end)
+        found, kept = shortage.listening(first, end)
         ports = frozenset(port for _, port in self.serves)
         sample = Sample(
             time_ns=time.monotonic_ns(),
@@ -63,11 +64,21 @@ class Namespace:
             return sample
         return None
 
+    def is_tight(self) -> bool:
+        """Tell whether a shortage was near at the last look: the next one should come soon."""
+        told = self._told
+        if told is None:
+            return False
+        first, last = shortage.port_range(told.settings or {})
+        most = max((each.used for each in self._usage.groups), default=0)
+        full = any(0 < each.limit <= each.queue for each in told.listeners or ())
+        return full or most >= _TIGHT * (last - first + 1)
+
     def _ask(self, wanted: Mapping[Destination, int]) -> None:
         for destination in wanted.keys() - self._asked:
             self._asked.add(destination)
             near = wanted[destination] == self._netns or not shortage.is_loopback(destination[0])
-            if near and shortage.is_local(destination[0]):
+            if near and shortage.serves(*destination):
                 self.serves.add(destination)
 
     # Only where the ports can be short; and the costlier it was, the later again.

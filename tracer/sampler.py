@@ -23,6 +23,7 @@ MOST_NAMESPACES = 16
 _SHARE = 100  # rests so many times as long as it worked
 _MOST_WANTED, _MOST_WAITING, _MOST_PIDS = 64, 600, 8
 _NEIGHBOURS_AGAIN_S = 30.0
+_TIGHT = 4  # times as often where ports are nearly gone, or a queue is full
 _HURRY_S = 0.1  # between samples at least
 _T = TypeVar("_T")
 
@@ -40,6 +41,7 @@ class Sampler:
         self._waiting: deque[Sample] = deque(maxlen=_MOST_WAITING)
         self.left_out: set[int] = set()  # namespaces beyond `MOST_NAMESPACES`
         self.worked_s = 0.0  # seconds of one core
+        self.error: Exception | None = None  # what ended it before its time
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -84,6 +86,12 @@ class Sampler:
     # -- the sampler's thread ----------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._go_round()
+        except Exception as error:
+            self.error = error
+
+    def _go_round(self) -> None:
         while True:
             before_s, last = self.worked_s, self._stop.is_set()
             self._round(last)
@@ -92,7 +100,9 @@ class Sampler:
                 return
             rest_s = worked_s * _SHARE
             self._stop.wait(max(_HURRY_S, rest_s))
-            self._wake.wait(max(0.0, self._every_s - max(_HURRY_S, rest_s)))
+            tight = any(state.is_tight() for state in self._states.values())
+            every_s = self._every_s / _TIGHT if tight else self._every_s
+            self._wake.wait(max(0.0, every_s - max(_HURRY_S, rest_s)))
             self._wake.clear()
 
     def _round(self, last: bool) -> None:
@@ -103,7 +113,7 @@ class Sampler:
             self._sample(netns, pids, wanted, last)
         found = {name for state in self._states.values() for name in state.serves}
         self.worked_s += self._neighbours.look(wanted, set(places), found)
-        for netns, pid in self._neighbours.places.items():
+        for netns, pid in list(self._neighbours.places.items()):
             self._sample(netns, [pid], wanted, last)
         self.worked_s += time.thread_time() - begun_s
 
@@ -151,7 +161,7 @@ class _Neighbours:
         }
         for netns, pid in list(others.items())[:MOST_NAMESPACES]:
             with contextlib.suppress(OSError, ValueError, RuntimeError):
-                here, took_s = in_netns(pid, netns, lambda: any(is_beside(each) for each in new))
+                here, took_s = in_netns(pid, netns, lambda: any(map(is_beside, new)))
                 worked_s += took_s
                 if here:
                     self.places[netns] = pid
@@ -159,8 +169,8 @@ class _Neighbours:
 
 
 def is_beside(destination: Destination) -> bool:
-    """Return whether the calling thread's namespace has that address, for others to reach."""
-    return not shortage.is_loopback(destination[0]) and shortage.is_local(destination[0])
+    """Return whether the calling thread's namespace has that address, and listens there."""
+    return not shortage.is_loopback(destination[0]) and shortage.serves(*destination)
 
 
 def in_netns(pid: int, netns: int, work: Callable[[], _T]) -> tuple[_T, float]:

@@ -106,11 +106,8 @@ class Listening:
         return self.shown.queue > 0 and self.shown.queue * 5 >= self.shown.limit * 4
 
 
-def listening(first: int, last: int) -> tuple[list[Listening], int, frozenset[int]]:
-    """Return the listeners with the fullest queues, how many ports of the range they keep,
-
-    and all ports that are listened on.
-    """
+def listening(first: int, last: int) -> tuple[list[Listening], int]:
+    """Return the listeners, the fullest queues first, and how many ports of the range they keep."""
     found, ports = [], set()
     for family in _FAMILIES:
         with contextlib.suppress(OSError):
@@ -119,13 +116,22 @@ def listening(first: int, last: int) -> tuple[list[Listening], int, frozenset[in
                 ports.add(each.shown.port)
                 found.append(each)
     found.sort(key=lambda each: -each.shown.queue / max(1, each.shown.limit))
-    return found, sum(first <= port <= last for port in ports), frozenset(ports)
+    return found, sum(first <= port <= last for port in ports)
 
 
 def _listening(row: bytes) -> Listening:
     family, _, _, _, port, _, source, _ = diag.ROW.unpack_from(row, diag.MESSAGE)
     _, queue, limit, uid, inode = diag.NUMBERS.unpack_from(row, diag.NUMBERS_AT)
     return Listening(Listener(_address(family, source), port, queue, limit, uid=uid), inode)
+
+
+def serves(packed: bytes, port: int) -> bool:
+    """Return whether the namespace listens on this port of an address of its own (16 bytes)."""
+    if not is_local(packed):
+        return False
+    wanted = {endpoint(packed, port), f"0.0.0.0:{port}", f"[::]:{port}"}
+    found, _ = listening(port, port)
+    return any(f"{each.shown.address}:{each.shown.port}" in wanted for each in found)
 
 
 def told(found: list[Listening], wanted: frozenset[int]) -> list[Listening]:
