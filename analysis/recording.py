@@ -90,6 +90,20 @@ class Recording:
 
         return binds_table()
 
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """One row per sample of a network namespace, see `sampletables.samples`."""
+        from porttrace.analysis.sampletables import samples
+
+        return samples(self.trace)
+
+    @cached_property
+    def port_use(self) -> "pd.DataFrame":
+        """One row per count of local ports in use, see `sampletables.port_use`."""
+        from porttrace.analysis.sampletables import port_use
+
+        return port_use(self.trace)
+
     def concurrency(self, scope: str = "process") -> "pd.DataFrame":
         """Return how many are in flight and in demand: columns scope, time_ns, in_flight, demand.
 
