@@ -47,8 +47,12 @@ class Ports:
     reserved: int  # of these, ports that are never chosen
 
     def number(self) -> int:
-        """Return how many can be chosen."""
-        return max(0, self.last - self.first + 1 - self.reserved)
+        """Return how many can be chosen: of an odd number the kernel leaves the last one out.
+
+        (__inet_hash_connect; tried on Linux 6.18. A range of one port has that one.)
+        """
+        span = self.last - self.first + 1
+        return max(0, (span & ~1 if span > 1 else span) - self.reserved)
 
 
 def ports_of(settings: Mapping[str, str] | None) -> Ports | None:

@@ -89,6 +89,10 @@ class PortUse:
     frees_in_s: float = -1.0  # until the first TIME_WAIT ends, -1 none does
 
 
+MOST_GROUPS = 32
+"""So many pairs of source and destination are told of a count: the largest."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """Who used the local ports when the namespace's sockets were last counted."""

@@ -14,7 +14,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 from porttrace.tracer import diag
-from porttrace.tracer.facts import Listener, PortUse, Usage
+from porttrace.tracer.facts import MOST_GROUPS, Listener, PortUse, Usage
 
 COUNTERS = (
     *("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies"),
@@ -29,7 +29,7 @@ _CONNTRACK = ("insert_failed", "drop", "early_drop")
 _NET = Path("/proc/thread-self/net")  # /proc/net would be that of the main thread
 _SYS = Path("/proc/sys/net")
 _MOST_SETTING = 4096  # characters: ip_local_reserved_ports may be long
-_MOST_LISTENERS, _MOST_GROUPS = 32, 32
+_MOST_LISTENERS = 32
 _DUMP_S = 0.25  # a count of sockets is left after so long
 _TIME_WAIT, _TIME_WAIT_S, _TIMER_TIME_WAIT = 6, 60.0, 3
 _REUSED_AFTER_S = 1.0
@@ -159,7 +159,7 @@ def usage(first: int, last: int, kept: int, in_all: int) -> Usage:
                 seen += 1
                 groups.setdefault(_key(row), _Group()).add(row)
         cut = cut or time.monotonic() >= until_s
-    largest = sorted(groups.items(), key=lambda item: -item[1].used)[:_MOST_GROUPS]
+    largest = sorted(groups.items(), key=lambda item: -item[1].used)[:MOST_GROUPS]
     shown = tuple(_port_use(key, group) for key, group in largest)
     return Usage(time_ns, seen, max(0, in_all - seen) if cut else 0, kept, shown)
 

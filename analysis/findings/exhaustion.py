@@ -11,18 +11,18 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.exhaustion_wording import advice, hypotheses, summary
-from porttrace.analysis.findings.shortage import Short, Use
+from porttrace.analysis.findings.shortage import NEARLY, Short, Use
 from porttrace.analysis.model import Finding, Outcome, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers, parts_by_key
 from porttrace.analysis.samples import by_netns, ports_of, reuses
+from porttrace.tracer.facts import MOST_GROUPS, PortUse
 
 RULE = "ephemeral-exhaustion"
 
-NEARLY = 0.8
-"""Share of the ports in use from which a shortage is foretold."""
 _TIMES = 2  # so many counts at least: a burst that is over at the next one is none
 _NEAR_NS = 5_000_000_000  # a count so long before or after a failure tells of it
 _MOST_NAMED = 3
+_FAR = 0.5  # of the ports in use: no shortage is near
 
 _Key = tuple[int, str, str]  # network namespace, source, destination
 
@@ -32,7 +32,8 @@ def ephemeral_exhaustion(trace: Trace, found: Sequence[Finding]) -> list[Finding
     # Who fails before SYN_SENT lacks the address and not the port (tcp_v4_connect).
     columns = trace.columns
     failed = (columns["outcome"] == Outcome.no_port) & (columns["syn_ns"] > 0)
-    uses = {key: mine for key, mine in _uses(trace).items() if _foretold(mine) or failed.any()}
+    uses = _uses(trace, _destinations(trace, failed))
+    uses = {key: mine for key, mine in uses.items() if _foretold(mine) or failed.any()}
     if not uses and not failed.any():
         return []
     tried = _tried(trace, failed, {key[2] for key in uses})
@@ -44,8 +45,15 @@ def ephemeral_exhaustion(trace: Trace, found: Sequence[Finding]) -> list[Finding
     return [_finding(short) for short in cases]
 
 
-# What was counted of each source and destination, in order of time.
-def _uses(trace: Trace) -> dict[_Key, list[Use]]:
+def _destinations(trace: Trace, failed: Bools) -> set[str]:
+    to, rows = scope_keys(trace.columns, "destination"), np.flatnonzero(failed)
+    first = np.unique(to[rows], return_index=True)[1]
+    return {names.destination(trace.attempts[row]) for row in rows[first]}
+
+
+# What was counted of each source and destination, in order of time; of those far from a shortage,
+# of which a busy host has many, only where a connect failed.
+def _uses(trace: Trace, failing: set[str]) -> dict[_Key, list[Use]]:
     found: dict[_Key, list[Use]] = {}
     for netns, samples in by_netns(trace).items():
         counted_ns = 0
@@ -55,9 +63,23 @@ def _uses(trace: Trace) -> dict[_Key, list[Use]]:
                 continue
             counted_ns = usage.time_ns
             for group in usage.groups:
+                if group.used < _FAR * ports.number() and group.destination not in failing:
+                    continue
                 again = reuses(sample.settings, group.source, group.destination)
                 use = Use(counted_ns, group, ports, usage.listening, usage.left_out, again, sample)
                 found.setdefault((netns, group.source, group.destination), []).append(use)
+    return found
+
+
+# Who was not among those that were counted had no port, where all of them are told.
+def _unused(trace: Trace, key: _Key) -> list[Use]:
+    netns, source, destination = key
+    none, found = PortUse(source, destination, 0), []
+    for sample in by_netns(trace).get(netns, ()):
+        ports, usage = ports_of(sample.settings), sample.usage
+        if ports and usage and usage.time_ns and len(usage.groups) < MOST_GROUPS:
+            counts = usage.listening, usage.left_out
+            found.append(Use(usage.time_ns, none, ports, *counts, False, sample))
     return found
 
 
@@ -100,6 +122,7 @@ def _key(trace: Trace, rows: Ints, netns: int) -> _Key:
 
 def _short(trace: Trace, key: _Key, rows: Ints, failed: Bools, uses: list[Use]) -> Short:
     netns, source, destination = key
+    uses = uses or _unused(trace, key)
     lacking = rows[failed[rows]]
     works, works_not = _others(trace, netns, destination, lacking)
     return Short(
@@ -164,7 +187,9 @@ def _confidence(short: Short) -> float:
     at = int(short.trace.columns["syn_ns"][short.failed[0]])
     if peak is None or abs(peak.time_ns - at) > _NEAR_NS:
         return 0.75
-    return 0.95 if peak.share() >= NEARLY else 0.6
+    if peak.share() >= NEARLY:
+        return 0.95
+    return 0.75 if short.is_bound() else 0.6
 
 
 def _evidence(short: Short) -> dict[str, object]:
@@ -199,5 +224,6 @@ def _evidence(short: Short) -> dict[str, object]:
             "frees_in_s": group.frees_in_s,
             "tw_reuse": peak.reuses,
             "left_out": peak.left_out,
+            "in_range": peak.in_range(),
         }
     return found

@@ -9,6 +9,11 @@ _TIME_WAIT_S = 60  # TCP_TIMEWAIT_LEN
 _WIDE, _WIDER = 50_000, "10240 65535"
 _MOSTLY = 0.5
 _MOST_NAMED = 3
+_NO_PORT = (
+    "Where a program binds a source address before it connects: have it set"
+    " IP_BIND_ADDRESS_NO_PORT on the socket, so that bind(2) takes no port for all destinations at"
+    " once. Price: none but a line of code (Linux 4.2)."
+)
 
 
 def summary(short: Short) -> str:
@@ -31,6 +36,12 @@ def _who(short: Short) -> str:
 def _use(short: Short, use: Use | None) -> str:
     if use is None:
         return "The sockets were not counted near it, so what holds the ports is not in this trace."
+    if short.is_bound():
+        return (
+            f"Towards {short.destination} only {use.group.used} of the {use.number()} local ports"
+            f"{_from(use.ports)} were in use, but {use.in_range()} sockets to other destinations"
+            " have one: what bind(2) chose before the connect is taken from every destination."
+        )
     share, group = min(100, round(100 * use.share())), use.group
     what = "at least " if use.left_out else ""
     text = f"{what}{use.taken()} of the {use.number()} local ports towards {short.destination}"
@@ -67,7 +78,7 @@ def _when_full(short: Short, use: Use) -> str:
 
 
 def _frees(use: Use | None) -> str:
-    if use is None:
+    if use is None or not use.group.used:
         return ""
     if use.group.frees_in_s < 0:
         return "None of them is in TIME_WAIT: a port is free when a connection is closed."
@@ -95,7 +106,7 @@ def hypotheses(short: Short) -> tuple[Hypothesis, ...]:
         why = "the kernel had chosen the source and was in SYN_SENT: only the port was missing"
         found.append(Hypothesis("source address is not there", "refuted", why))
     peak = short.peak()
-    if peak:
+    if peak and peak.group.used:
         share = f"{peak.open()} of {peak.group.used} are open connections"
         leaks = peak.open() > _MOSTLY * peak.group.used
         found.append(
@@ -107,6 +118,9 @@ def hypotheses(short: Short) -> tuple[Hypothesis, ...]:
             " burst, or a range of the socket's own (IP_LOCAL_PORT_RANGE)"
         )
         found.append(Hypothesis("range of the socket", "open", why))
+        bound = f"{peak.in_range()} sockets have a port of the range, whatever their destination"
+        verdict = "supported" if short.is_bound() else "refuted"
+        found.append(Hypothesis("ports that bind(2) chose", verdict, bound))
     if not short.nearly:
         return tuple(found)
     times = f"counted {names.count(len(short.nearly), 'time')} at 80 % or more"
@@ -116,7 +130,8 @@ def hypotheses(short: Short) -> tuple[Hypothesis, ...]:
 def advice(short: Short) -> tuple[str, ...]:
     """Return what to do, each with its exact command and its price; the cure first."""
     use = short.peak()
-    lines = [_pool(short, use)]
+    lines = [_NO_PORT] if short.is_bound() else []
+    lines.append(_pool(short, use))
     if use and use.open() > _MOSTLY * use.group.used:
         lines.append(
             f"Look which connections are open: nsenter -t {short.enter} -n ss -tnp dst"
@@ -124,11 +139,7 @@ def advice(short: Short) -> tuple[str, ...]:
         )
     if use:
         lines += [*_wider(short, use), *_reuse(short, use)]
-    lines.append(
-        "Where the program binds a source address before it connects: set IP_BIND_ADDRESS_NO_PORT"
-        " on the socket, so that bind(2) takes no port for all destinations at once. Price: none"
-        " but a line of code (Linux 4.2)."
-    )
+    lines += [] if short.is_bound() else [_NO_PORT]
     lines.append(
         "A second source address, or a second port of the server, has a whole range of its own."
         " Price: it must be configured and spread by the program."

@@ -7,6 +7,9 @@ from porttrace.analysis.model import Sample, Trace
 from porttrace.analysis.samples import Ports
 from porttrace.tracer.facts import PortUse
 
+NEARLY = 0.8
+"""Share of the ports in use from which a shortage is foretold."""
+
 
 @dataclass(frozen=True)
 class Use:
@@ -31,6 +34,10 @@ class Use:
     def share(self) -> float:
         """Return the share of the ports that no connect can have."""
         return self.taken() / self.number()
+
+    def in_range(self) -> int:
+        """Return how many sockets had a port of the range, whatever their destination."""
+        return self.sample.usage.sockets if self.sample.usage else 0
 
     def open(self) -> int:
         """Return how many of the ports are connections, and no mere TIME_WAIT."""
@@ -60,6 +67,16 @@ class Short:
             at = int(self.trace.columns["syn_ns"][self.failed[0]])
             return min(self.uses, key=lambda use: abs(use.time_ns - at))
         return max(self.uses, key=Use.share) if self.uses else None
+
+    def is_bound(self) -> bool:
+        """Tell whether sockets of other destinations fill the range, and not those of this one.
+
+        A port that bind(2) chose is taken from every destination.
+        """
+        use = self.peak()
+        if use is None or not len(self.failed):
+            return False
+        return use.share() < NEARLY <= use.in_range() / use.number()
 
     def per_s(self) -> float:
         """Return by how many ports a second the use grew while it was counted, 0 if it did not."""

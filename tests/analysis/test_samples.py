@@ -34,6 +34,11 @@ def test_reserved_ports_count_within_the_range(reserved: str, number: int) -> No
     assert ports == Ports(40000, 40019, number) and ports.number() == 20 - number
 
 
+@pytest.mark.parametrize(("last", "number"), [(40000, 1), (40001, 2), (40010, 10), (40011, 12)])
+def test_of_an_odd_range_the_last_port_is_never_chosen(last: int, number: int) -> None:
+    assert Ports(40000, last, 0).number() == number
+
+
 @pytest.mark.parametrize("known", [None, {}, {"ip_local_port_range": "x y"}])
 def test_without_a_range_there_is_none(known: dict[str, str] | None) -> None:
     assert ports_of(known) is None

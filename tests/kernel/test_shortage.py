@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -80,6 +81,33 @@ def test_a_burst_with_ports_left_is_none(site: Site) -> None:
     assert len(traced.attempts) == 70 and traced.findings(PORTS) == []
 
 
+_BOUND = """
+import socket, sys, time
+kept = []
+for _ in range(20):
+    sock = socket.socket()
+    sock.bind((sys.argv[1], 0))
+    sock.connect((sys.argv[2], 80))
+    kept.append(sock)
+time.sleep(1.5)
+for _ in range(3):
+    with socket.socket() as sock:
+        assert sock.connect_ex((sys.argv[2], 389)) == 99
+    time.sleep(0.2)
+"""
+
+
+def test_ports_that_bind_chose_are_missed_everywhere(site: Site) -> None:
+    program = ["/usr/bin/python3", "-c", _BOUND, CLIENT_V4, SERVER_V4]
+    argv = site.hosts.in_client(["sh", "-c", FEW, "43000 43019", *program])
+    traced = trace(argv)
+    assert traced.code == 0, traced.notes
+    (finding,) = [each for each in traced.findings(PORTS) if each["severity"] == "critical"]
+    assert finding["subject"]["destination"] == f"{SERVER_V4}:389"
+    assert finding["evidence"]["used"] == 0 and finding["evidence"]["in_range"] == 20
+    assert "IP_BIND_ADDRESS_NO_PORT" in finding["advice"][0]
+
+
 _NO_SOURCE = """
 import socket, sys, time
 for _ in range(4):
@@ -132,6 +160,50 @@ def test_a_full_accept_queue_is_named_with_its_owner(tmp_path: Path) -> None:
     (again,) = [each for each in load(path).findings if each.rule == QUEUE]
     assert {**evidence, **again.evidence} == evidence
 
+
+_SLOW = """
+import socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=3)
+until = time.monotonic() + 6
+listener.settimeout(6)
+while time.monotonic() < until:
+    listener.accept()[0].close()
+    time.sleep(0.4)
+"""
+
+
+def test_a_slow_server_that_is_traced_itself() -> None:
+    # GIVEN a server that is slow, and clients of which nobody knows
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    clients = [subprocess.Popen(["/usr/bin/python3", "-c", _KNOCK, str(port)]) for _ in range(6)]
+    try:
+        traced = trace(["/usr/bin/python3", "-c", _SLOW, str(port)])
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+    # THEN its queue is named all the same
+    (finding,) = [
+        each
+        for each in traced.findings(QUEUE)
+        if each["subject"]["listener"] == f"127.0.0.1:{port}"
+    ]
+    assert finding["evidence"]["limit"] == 3 and finding["evidence"]["owner"] == "python3"
+    assert finding["evidence"]["samples_full"] >= 3 and finding["evidence"]["overflows"] >= 3
+    assert finding["confidence"] >= 0.5
+
+
+_KNOCK = """
+import socket, sys, time
+until = time.monotonic() + 8
+while time.monotonic() < until:
+    try:
+        socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5).close()
+    except OSError:
+        pass
+    time.sleep(0.1)
+"""
 
 _BUSY = """
 import socket, sys, threading

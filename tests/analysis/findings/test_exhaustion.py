@@ -33,8 +33,8 @@ def test_a_shortage_is_foretold() -> None:
     assert finding.subject["destination"] == TO and finding.pids() == [7]
     assert "No connect has failed yet" in finding.summary
     assert "18 of the 20 local ports towards 192.0.2.2:80 (90 %)" in finding.summary
-    # 10 ports in 3 s: the last two in 0.6 s
-    assert "gone in about 600 ms" in finding.summary
+    # 4 ports in 2 s, since there were half of them: the last two in a second
+    assert "gone in about 1.0 s" in finding.summary
     assert finding.evidence["foretold_s"] == pytest.approx(3.0)
 
 
@@ -141,6 +141,17 @@ def test_a_failure_with_ports_left_is_no_sure_shortage() -> None:
     finding = only(trace)
     assert finding.confidence < 0.8
     assert {each.name: each.verdict for each in finding.hypotheses}["range of the socket"] == "open"
+
+
+def test_ports_that_others_bound_are_taken_from_everyone() -> None:
+    others = counted((1, use(20, 0, to=ELSEWHERE)), (2, use(20, 0, to=ELSEWHERE)))
+    finding = only(of_namespace(*connects(2, outcome=LACKING, at_ms=1500), samples=others))
+    assert finding.subject["destination"] == TO and 0.5 <= finding.confidence < 0.8
+    assert "only 0 of the 20 local ports" in finding.summary
+    assert "20 sockets to other destinations have one" in finding.summary
+    assert "IP_BIND_ADDRESS_NO_PORT" in finding.advice[0]
+    verdicts = {each.name: each.verdict for each in finding.hypotheses}
+    assert verdicts["ports that bind(2) chose"] == "supported"
 
 
 def test_without_samples_and_failures_nothing_is_said() -> None:
