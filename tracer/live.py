@@ -144,7 +144,7 @@ class LiveTrace:
     def finish(self) -> Round:
         """Drain what is left and return it: the last round."""
         self._reader.stop()
-        self._sampler.stop()
+        self._sampler.finish()
         started_ns, events = joined(self._reader.take(0))
         ready = self._order.push(self._with_made(events), started_ns)
         return self._round(events, np.concatenate([ready, self._order.drain()]))

@@ -43,16 +43,24 @@ class Sampler:
         self.worked_s = 0.0  # seconds of one core
         self.error: Exception | None = None  # what ended it before its time
         self._stop, self._wake = threading.Event(), threading.Event()
+        self._done, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
         """Begin; the first samples are taken at once."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Take one last sample of each namespace, and end."""
+    def finish(self) -> None:
+        """Take one last sample of each namespace, and wait for it."""
         self._stop.set()
         self._wake.set()
+        if self._thread.is_alive():
+            self._done.wait()
+
+    def stop(self) -> None:
+        """Do as `finish`, and end the thread; that is an event to whoever traces ourselves."""
+        self.finish()
+        self._left.set()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -90,6 +98,8 @@ class Sampler:
             self._go_round()
         except Exception as error:
             self.error = error
+        self._done.set()
+        self._left.wait()
 
     def _go_round(self) -> None:
         while True:
@@ -176,8 +186,8 @@ def is_beside(destination: Destination) -> bool:
 def in_netns(pid: int, netns: int, work: Callable[[], _T]) -> tuple[_T, float]:
     """Run `work` in the network namespace of `pid`, which must be `netns` (inode).
 
-    Returns what it returned and the seconds of one core that it took. Raises OSError when the
-    process is gone or elsewhere, or its namespace cannot be entered.
+    Returns what it returned, and the seconds of one core that it took in another thread. Raises
+    OSError when the process is gone or elsewhere, or its namespace cannot be entered.
     """
 
     def measured() -> tuple[_T, float]:
@@ -189,5 +199,5 @@ def in_netns(pid: int, netns: int, work: Callable[[], _T]) -> tuple[_T, float]:
             raise ProcessLookupError(f"process {pid} has moved to another network namespace")
         # Into our own one we need no privilege, and no thread.
         if netns == processes.netns(threading.get_native_id()):
-            return measured()
+            return work(), 0.0
         return namespaces.inside(handle.fileno(), measured)
