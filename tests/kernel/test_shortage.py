@@ -192,6 +192,12 @@ def test_a_slow_server_that_is_traced_itself() -> None:
     assert finding["evidence"]["limit"] == 3 and finding["evidence"]["owner"] == "python3"
     assert finding["evidence"]["samples_full"] >= 3 and finding["evidence"]["overflows"] >= 3
     assert finding["confidence"] >= 0.5
+    # AND how long its connections waited, where the hook mode sees accept(2)
+    if traced.report["trace"]["mode"] == "tracepoint":
+        assert "accepted" not in finding["evidence"]
+    else:
+        assert finding["evidence"]["accepted_late"] >= 5
+        assert finding["evidence"]["mean_queued_s"] > 0.3
 
 
 _KNOCK = """
