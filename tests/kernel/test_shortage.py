@@ -20,14 +20,15 @@ from porttrace.tracer import namespaces, processes, shortage
 from porttrace.tracer.sampler import Sampler, in_netns
 from tracing import Traced, read, run, trace
 
-pytestmark = pytest.mark.kernel
+# Where a processor is emulated, to start a trace alone takes a minute.
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 PORTS, QUEUE = "ephemeral-exhaustion", "accept-queue"
 REUSE = "/proc/sys/net/ipv4/tcp_tw_reuse"
 FEW = 'echo "$0" >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"'
 
 
 def scenario(name: str, *options: str) -> Traced:
-    return read(run("lab", "scenario", name, *options, "--json", timeout_s=100))
+    return read(run("lab", "scenario", name, *options, "--json", timeout_s=250))
 
 
 # -- ports --------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def spend(site: Site, ports: str, *options: str, connects: int = 20) -> Traced:
     ends = ("--dead", DEAD, "--live", LIVE, "--truth", "/dev/null", "--threads", "1")
     argv = site.argv("habits", "spend", *ends, "--connects", str(connects), *options)
     at = argv.index(sys.executable)
-    return trace([*argv[:at], "sh", "-c", FEW, ports, *argv[at:]])
+    return trace([*argv[:at], "sh", "-c", FEW, ports, *argv[at:]], timeout_s=200)
 
 
 def test_a_program_that_is_over_at_once_is_explained_as_well(site: Site) -> None:
@@ -100,7 +101,7 @@ for _ in range(3):
 def test_ports_that_bind_chose_are_missed_everywhere(site: Site) -> None:
     program = ["/usr/bin/python3", "-c", _BOUND, CLIENT_V4, SERVER_V4]
     argv = site.hosts.in_client(["sh", "-c", FEW, "43000 43019", *program])
-    traced = trace(argv)
+    traced = trace(argv, timeout_s=200)
     assert traced.code == 0, traced.notes
     (finding,) = [each for each in traced.findings(PORTS) if each["severity"] == "critical"]
     assert finding["subject"]["destination"] == f"{SERVER_V4}:389"
@@ -135,7 +136,7 @@ for _ in range(4):
 
 def test_a_source_address_that_is_not_there_is_none(site: Site) -> None:
     argv = site.hosts.in_client(["/usr/bin/python3", "-c", _NO_SOURCE, SERVER_V4])
-    traced = trace(argv)
+    traced = trace(argv, timeout_s=200)
     assert traced.code == 0 and traced.attempts
     assert traced.findings(PORTS) == []
 
@@ -164,8 +165,8 @@ def test_a_full_accept_queue_is_named_with_its_owner(tmp_path: Path) -> None:
 _SLOW = """
 import socket, sys, time
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=3)
+listener.accept()[0].close()
 until = time.monotonic() + 6
-listener.settimeout(6)
 while time.monotonic() < until:
     listener.accept()[0].close()
     time.sleep(0.4)
@@ -178,7 +179,7 @@ def test_a_slow_server_that_is_traced_itself() -> None:
         port = free.getsockname()[1]
     clients = [subprocess.Popen(["/usr/bin/python3", "-c", _KNOCK, str(port)]) for _ in range(6)]
     try:
-        traced = trace(["/usr/bin/python3", "-c", _SLOW, str(port)])
+        traced = trace(["/usr/bin/python3", "-c", _SLOW, str(port)], timeout_s=200)
     finally:
         for client in clients:
             client.kill()
@@ -202,7 +203,7 @@ def test_a_slow_server_that_is_traced_itself() -> None:
 
 _KNOCK = """
 import socket, sys, time
-until = time.monotonic() + 8
+until = time.monotonic() + 200
 while time.monotonic() < until:
     try:
         socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5).close()
@@ -228,7 +229,7 @@ while time.monotonic() < end:
 
 
 def test_a_busy_server_is_healthy() -> None:
-    traced = trace(["/usr/bin/python3", "-c", _BUSY])
+    traced = trace(["/usr/bin/python3", "-c", _BUSY], timeout_s=200)
     assert len(traced.attempts) > 200
     assert not traced.findings(QUEUE) and not traced.findings(PORTS)
     assert not traced.findings("conntrack-pressure")
