@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.tracer.facts import Holder, Host, Looked, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Holder, Host, Looked, NotLooked, Process, Sample, Suspect
 
 __all__ = (
     "ATTEMPT",
     "BIND",
+    "AcceptKey",
+    "Accepted",
     "Answer",
     "Attempts",
     "BindCall",
@@ -35,6 +37,7 @@ __all__ = (
     "Outcome",
     "Party",
     "Process",
+    "Sample",
     "Suspect",
     "Table",
     "Trace",
@@ -231,6 +234,22 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """What one process took by accept(2) from one port; times are those in the accept queue."""
+
+    pid: int
+    port: int
+    number: int = 0
+    slow: int = 0  # of these, those that waited for 100 ms or more
+    total_ns: int = 0
+    longest_ns: int = 0
+
+
+AcceptKey = tuple[int, int]
+"""Process and port."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """Everything analysis may look at.
 
@@ -256,6 +275,8 @@ class Trace:
     watches: Mapping[int, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
     binds: Binds = field(default_factory=no_binds)
     looked: Mapping[tuple[int, int], Looked] = field(default_factory=dict)  # by (time_ns, tid)
+    accepted: Mapping[AcceptKey, Accepted] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()  # of each network namespace, in order of time, each whole
 
     @cached_property
     def columns(self) -> Columns:

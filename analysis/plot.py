@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from porttrace.analysis import names, tables
+from porttrace.analysis import names, sampletables, tables
 from porttrace.analysis.concurrency import demand, in_flight
 from porttrace.analysis.model import Attempts, Outcome, Trace
 from porttrace.analysis.recording import Recording
@@ -165,6 +165,32 @@ def _field(row: int, column: int, colour: str) -> "Patch":
 
     corner = (column - 0.5, row - 0.5)
     return Rectangle(corner, 1, 1, facecolor=colour, edgecolor="black", alpha=0.5)
+
+
+def port_use(recording: Recording, ax: "Axes | None" = None) -> "Axes":
+    """Draw the local ports in use towards each destination, and how many there are, over time.
+
+    The dotted line is the number of ports, the dashed one 80 % of it; crosses are connects that
+    got none. The horizontal axis is in seconds since the recording began.
+    """
+    trace, ax = recording.trace, _axes(ax)
+    frame = sampletables.port_use(trace)
+    for (source, to), group in frame.groupby(["source", "destination"]):
+        ax.plot(group["time_s"], group["taken"], marker="o", label=f"{source} to {to}")
+    if len(frame):
+        ports = int(frame["ports"].max())
+        ax.axhline(ports, color="black", linestyle=":", label=f"{ports} ports")
+        ax.axhline(0.8 * ports, color="black", linestyle="--", linewidth=0.8, label="80 %")
+        lacking = trace.attempts[trace.attempts["outcome"] == Outcome.no_port]
+        at_s = (lacking["syn_ns"].astype(np.int64) - trace.start_ns) / 1e9
+        ax.plot(at_s, np.full(len(at_s), ports), "x", color=_OUTCOMES[Outcome.refused][0],
+                label="no port")  # fmt: skip
+        ax.legend(loc="lower right")
+        ax.set_xlim(0, max(trace.end_ns - trace.start_ns, 1) / 1e9)
+        ax.set_ylim(0, 1.05 * ports)
+    ax.set_xlabel("seconds")
+    ax.set_ylabel("local ports taken")
+    return ax
 
 
 def _axes(ax: "Axes | None") -> "Axes":

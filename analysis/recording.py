@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from porttrace.analysis import attempts
+from porttrace.analysis.accepts import accepted_of
 from porttrace.analysis.assemble import assemble, exits_of, losses_of, watches_of
 from porttrace.analysis.binds import binds_of, joined_binds
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
+    Accepted,
+    AcceptKey,
     Attempts,
     Binds,
     Finding,
@@ -31,9 +34,10 @@ from porttrace.analysis.model import (
     no_attempts,
 )
 from porttrace.analysis.rows import joined, taken
-from porttrace.tracer.beside import Beside, End, TraceHeader
+from porttrace.analysis.samples import MOST_SAMPLES, thinned
+from porttrace.tracer.beside import Beside, End, TraceHeader, filled
 from porttrace.tracer.event import EVENT, Events, EventType
-from porttrace.tracer.facts import Held
+from porttrace.tracer.facts import Held, Sample
 from porttrace.tracer.tracefile import Batch, TraceReader
 
 if TYPE_CHECKING:
@@ -88,6 +92,20 @@ class Recording:
         from porttrace.analysis.frames import binds_table
 
         return binds_table(self.trace)
+
+    @cached_property
+    def samples(self) -> "pd.DataFrame":
+        """One row per sample of a network namespace, see `sampletables.samples`."""
+        from porttrace.analysis.sampletables import samples
+
+        return samples(self.trace)
+
+    @cached_property
+    def port_use(self) -> "pd.DataFrame":
+        """One row per count of local ports in use, see `sampletables.port_use`."""
+        from porttrace.analysis.sampletables import port_use
+
+        return port_use(self.trace)
 
     def concurrency(self, scope: str = "process") -> "pd.DataFrame":
         """Return how many are in flight and in demand: columns scope, time_ns, in_flight, demand.
@@ -169,10 +187,13 @@ class _Growing:
         self._looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._accepted: dict[AcceptKey, Accepted] = {}
         self._watches = {int(number): since for number, since in header.watches.items()}
         self._processes: dict[int, Process] = {}
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
+        self._samples: list[Sample] = []
+        self._latest: dict[int, Sample] = {}  # of each network namespace
         self._offset_ns = header.wall_offset_ns
         self._held: list[Held] = []
         self._events = 0
@@ -195,6 +216,7 @@ class _Growing:
         self._binds.append(binds_of(events))
         self._exits.update(exits_of(events))
         self._watches.update(watches_of(events))
+        self._accepted = accepted_of(events, self._accepted)
         self._events += len(events)
         self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
         rows, self._open = attempts.step(events, self._open, self._watermark_ns)
@@ -205,6 +227,11 @@ class _Growing:
         self._stacks.update(beside.stacks)
         self._suspects.update(beside.suspects)
         self._looked.update({key: each for each in beside.looked for key in each.keys})
+        for sample in beside.samples:
+            whole = self._latest[sample.netns] = filled(sample, self._latest.get(sample.netns))
+            self._samples.append(whole)
+        if len(self._samples) > 2 * MOST_SAMPLES:
+            self._samples = [*thinned(self._samples)]
         self._offset_ns = beside.wall_offset_ns or self._offset_ns
         self._held = still_held(self._held if beside.held is None else beside.held, events)
         if beside.watermark_ns < _UNENDING_NS:
@@ -227,6 +254,8 @@ class _Growing:
             processes=self._processes,
             stacks=self._stacks,
             suspects=self._suspects,
+            accepted=self._accepted,
+            samples=thinned(self._samples),
             losses=self._losses,
             exits=self._exits,
             watches=self._watches,

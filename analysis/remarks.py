@@ -17,6 +17,7 @@ from porttrace.analysis.stacks import held_in
 
 _HELD_NS = 100_000_000
 _SLOW_NS = 1_000_000_000
+_LOST = ("syn-lost", "accept-queue")
 
 
 def remarks(trace: Trace, findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -70,7 +71,7 @@ def _slow(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
     rows = trace.columns
     done = (rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0)
     took_ns = np.where(done, rows["end_ns"] - rows["syn_ns"], 0)
-    late = (f for f in findings if f.rule == "syn-lost" or f.place in ON_THE_WAY)
+    late = (f for f in findings if f.rule in _LOST or f.place in ON_THE_WAY)
     told = [victim.attempt_id for finding in late for victim in finding.victims]
     slow = (took_ns >= _SLOW_NS) & ~np.isin(rows["attempt_id"], told)
     if slow.any():

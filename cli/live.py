@@ -183,7 +183,9 @@ class _Loop:
         findings = self._session.diagnose()
         for finding in findings:
             known = self._announced.get(_about(finding))
-            if known is None or level(known) not in (level(finding), "firm"):
+            # What was foretold is said again when it has come true: by then it is critical.
+            worse = known is not None and known.severity != finding.severity == "critical"
+            if known is None or worse or level(known) not in (level(finding), "firm"):
                 self._announced[_about(finding)] = finding
                 self._printer.finding(finding)
         # Twice in a row: at the border of "likely" one round says little.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis import attempts
+from porttrace.analysis.accepts import accepted_of
 from porttrace.analysis.assemble import (
     assemble,
     exits_of,
@@ -24,6 +25,8 @@ from porttrace.analysis.binds import binds_of, joined_binds
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
+    Accepted,
+    AcceptKey,
     Attempts,
     Binds,
     Finding,
@@ -31,11 +34,13 @@ from porttrace.analysis.model import (
     Looked,
     Loss,
     Process,
+    Sample,
     Suspect,
     Trace,
     no_attempts,
     no_binds,
 )
+from porttrace.analysis.samples import MOST_SAMPLES, thinned
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
@@ -68,11 +73,13 @@ class Session:
         self.looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
+        self._accepted: dict[AcceptKey, Accepted] = {}
         self._watches: dict[int, int] = {}
         self.processes: dict[int, Process] = {}
         self.stacks: dict[int, tuple[str, ...]] = {}
         self._suspects: dict[int, tuple[Suspect, ...]] = {}
         self._asked_s: dict[int, float] = {}
+        self._samples: tuple[Sample, ...] = ()
         self._events = 0
         self._held: list[Held] = []
         self._host = host(live.probe, bool(live.watches))
@@ -86,9 +93,13 @@ class Session:
         """Add a round and return the attempts that it finished."""
         self.processes.update(done.processes)
         self.stacks.update(done.stacks)
+        self._samples += done.samples
+        if len(self._samples) > 2 * MOST_SAMPLES:
+            self._samples = thinned(self._samples)
         self._losses += losses_of(done.events)
         self._exits.update(exits_of(done.events))
         self._watches.update(watches_of(done.events))
+        self._accepted = accepted_of(done.events, self._accepted)
         self._events += len(done.events)
         self._held = still_held(self._held, done.events)
         rows, self._open = attempts.step(done.events, self._open, done.watermark_ns)
@@ -187,6 +198,8 @@ class Session:
             looked=self.looked,
             exits=self._exits,
             watches=self._watches,
+            accepted=self._accepted,
+            samples=thinned(self._samples),
             host=self._host,
             suspects=self._suspects,
             not_looked=self._live.not_looked,
@@ -204,6 +217,7 @@ class Session:
 
     def _notes(self) -> list[str]:
         found = notes(self._live.options, self._live.probe.missing, self._live.counters())
+        found = (*found, *self._live.sampling_notes())
         if not self._dropped:
             return [*found]
         return [

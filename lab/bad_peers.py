@@ -2,6 +2,7 @@
 
 resolver    a name server on UDP 53 that answers late, each question by itself
 full-queue  a server that accepts one connection at a time and too late: its queue is full
+            (with --backlog: room for so many more)
 restarting  a server that goes away for a second, again and again: attempts are refused then
 """
 
@@ -60,9 +61,9 @@ async def resolve(delay_s: float) -> None:
     await asyncio.Event().wait()
 
 
-def accept_late(delay_s: float) -> None:
-    """Accept one connection every `delay_s`, with room for one more in the queue, for ever."""
-    with socket.create_server(("", FULL_PORT), backlog=1) as server:
+def accept_late(delay_s: float, backlog: int) -> None:
+    """Accept one connection every `delay_s`, with a queue of `backlog`, for ever."""
+    with socket.create_server(("", FULL_PORT), backlog=backlog) as server:
         say_ready()
         while True:
             time.sleep(delay_s)
@@ -95,11 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="porttrace.lab.bad_peers", description=__doc__)
     parser.add_argument("role", choices=("resolver", "full-queue", "restarting"))
     parser.add_argument("--delay", type=float, default=0.5, metavar="S")
+    parser.add_argument("--backlog", type=int, default=1, metavar="N")
     options = parse_and_bind(parser)
     if options.role == "resolver":
         asyncio.run(resolve(options.delay))
     elif options.role == "full-queue":
-        accept_late(options.delay)
+        accept_late(options.delay, options.backlog)
     else:
         restart()
 

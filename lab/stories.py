@@ -95,6 +95,13 @@ def _amount(settings: Settings, threads: int, connects: int) -> list[str]:
     ]
 
 
+# Slowly enough for samples, taken once a second, to see the ports go.
+def _spending(settings: Settings) -> list[str]:
+    patient = replace(settings, pause_between_s=settings.pause_between_s or 0.3)
+    elsewhere = ["--elsewhere", f"{SERVER_V4}:{DIRECTORY_PORT}"]
+    return [*_habit("spend", 1, 44)(patient), *elsewhere]
+
+
 STORIES = (
     Scenario(
         "serialized-logins",
@@ -291,6 +298,22 @@ STORIES = (
         _habit("steady", 6, 3, f"{SERVER_V4}:{FULL_PORT}"),
         None,
         surroundings=surroundings.full_queue,
+    ),
+    Scenario(
+        "slow-accept",
+        "a server with an accept queue of three takes connections too late, and it overflows",
+        None,
+        _habit("steady", 6, 6, f"{SERVER_V4}:{FULL_PORT}"),
+        "accept-queue",
+        surroundings=surroundings.short_queue,
+    ),
+    Scenario(
+        "exhausted-ports",
+        "a host with 40 local ports closes each connection at once: soon there is no port left",
+        None,
+        _spending,
+        "ephemeral-exhaustion",
+        surroundings=surroundings.few_ports,
     ),
     Scenario(
         "server-restarts",

@@ -17,6 +17,11 @@ from porttrace.lab.throttles import rules
 
 _BAD = "porttrace.lab.bad_peers"
 _LOSS_PERCENT = 25
+FEW_PORTS = "40000 40039"
+"""The client's local ports in a story of exhaustion."""
+
+# A sysctl of the namespace that the lab made for the client, and removes again.
+_WITH_FEW_PORTS = 'echo "$0" >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"'
 # ip netns exec gives the command mounts of its own, so this hides the file from it alone.
 _WITH_RESOLVER = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
 
@@ -34,6 +39,19 @@ def full_queue(site: Site) -> Iterator[list[str]]:
     """Have a server that accepts too late: its queue is full, and SYNs to it are dropped."""
     with Peer(site.hosts, _BAD, "full-queue", "--delay", "0.3"):
         yield []
+
+
+@contextmanager
+def short_queue(site: Site) -> Iterator[list[str]]:
+    """Have a slow server whose accept queue has a limit of three."""
+    with Peer(site.hosts, _BAD, "full-queue", "--delay", "0.3", "--backlog", "3"):
+        yield []
+
+
+@contextmanager
+def few_ports(_site: Site) -> Iterator[list[str]]:
+    """Leave the client's host no more than 40 local ports."""
+    yield ["sh", "-c", _WITH_FEW_PORTS, FEW_PORTS]
 
 
 @contextmanager

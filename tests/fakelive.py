@@ -74,5 +74,8 @@ class FakeLive:
     def not_looked(self) -> tuple[NotLooked, ...]:
         return self.story.not_looked
 
+    def sampling_notes(self) -> tuple[str, ...]:
+        return ()
+
     def counters(self) -> Counters:
         return self.story.counters

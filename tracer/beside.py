@@ -7,12 +7,26 @@ defaults. Names that are no UTF-8 survive: JSON escapes each of their bytes.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from porttrace.tracer.facts import Held, Holder, Host, Looked, NotLooked, Process, Suspect
+from porttrace.tracer.facts import (
+    Held,
+    Holder,
+    Host,
+    Listener,
+    Looked,
+    NotLooked,
+    PortUse,
+    Process,
+    Sample,
+    Suspect,
+    Usage,
+)
 
 _T = TypeVar("_T")
+# What a sample says of a namespace, and need not say again.
+_SECTIONS = tuple(each.name for each in fields(Sample) if each.default is None)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Beside:
     carried: int = 0  # so many rows at the front stood in the part before this one, too
     end: End | None = None
     looked: tuple[Looked, ...] = ()  # after calls of bind(2) or listen(2) that failed
+    samples: tuple[Sample, ...] = ()  # of each network namespace in order, only what is new
 
 
 def header_values(header: TraceHeader) -> dict[str, Any]:
@@ -83,6 +98,7 @@ def to_json(beside: Beside, number: int) -> bytes:
         "stacks": beside.stacks,
         "suspects": {pid: [vars(fact) for fact in found] for pid, found in beside.suspects.items()},
         "looked": [_looked_values(each) for each in beside.looked],
+        "samples": [_sample_values(each) for each in beside.samples],
         "carried": beside.carried,
     }
     values = {key: value for key, value in values.items() if value or key == "batch"}
@@ -108,6 +124,34 @@ def _end_values(end: End) -> dict[str, Any]:
     return {**vars(end), "counters": dict(end.counters), "not_looked": not_looked}
 
 
+def trimmed(sample: Sample, before: Sample | None) -> Sample:
+    """Return a sample without what it says as `before`, the one before it of its namespace."""
+    if before is None:
+        return sample
+    same: dict[str, Any] = {
+        name: None for name in _SECTIONS if getattr(sample, name) == getattr(before, name)
+    }
+    return replace(sample, **same)
+
+
+def filled(sample: Sample, before: Sample | None) -> Sample:
+    """Return the sample that `trimmed` was given."""
+    if before is None:
+        return sample
+    same = {name: getattr(before, name) for name in _SECTIONS if getattr(sample, name) is None}
+    return replace(sample, **same)
+
+
+def _sample_values(sample: Sample) -> dict[str, Any]:
+    values = {key: value for key, value in vars(sample).items() if value is not None}
+    if sample.listeners is not None:
+        values["listeners"] = [vars(each) for each in sample.listeners]
+    if sample.usage is not None:
+        groups = [vars(each) for each in sample.usage.groups]
+        values["usage"] = {**vars(sample.usage), "groups": groups}
+    return values
+
+
 def _short(process: Process) -> dict[str, Any]:
     return {key: value for key, value in vars(process).items() if value or key == "pid"}
 
@@ -131,6 +175,7 @@ def from_json(text: bytes) -> tuple[Beside, int]:
         },
         held=None if held is None else tuple(held),
         looked=tuple(_looked(each) for each in values.get("looked", ())),
+        samples=tuple(_sample(each) for each in values.get("samples", ())),
         carried=values.get("carried", 0),
         end=_end(values["end"]) if "end" in values else None,
     )
@@ -150,6 +195,18 @@ def _looked(values: dict[str, Any]) -> Looked:
 def _held(values: dict[str, Any]) -> Held:
     fixed = {"daddr": bytes.fromhex(values["daddr"]), "frames": tuple(values["frames"])}
     return _made(Held, {**values, **fixed})
+
+
+def _sample(values: dict[str, Any]) -> Sample:
+    fixed: dict[str, Any] = {}
+    if "listeners" in values:
+        fixed["listeners"] = tuple(_made(Listener, each) for each in values["listeners"])
+    if "usage" in values:
+        groups = tuple(_made(PortUse, each) for each in values["usage"].get("groups", ()))
+        fixed["usage"] = _made(Usage, {**values["usage"], "groups": groups})
+    if "serves" in values:
+        fixed["serves"] = tuple(values["serves"])
+    return _made(Sample, {**values, **fixed})
 
 
 def _end(values: dict[str, Any]) -> End:

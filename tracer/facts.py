@@ -103,6 +103,62 @@ class Suspect:
 
 
 @dataclass(frozen=True)
+class Listener:
+    """A listening TCP socket whose accept queue was half full or more, or that somebody wanted."""
+
+    address: str  # "0.0.0.0" or "[::]" for the wildcard
+    port: int
+    queue: int  # connections that wait for accept(2)
+    limit: int  # of listen(2), capped by somaxconn; the kernel queues one more
+    pid: int = 0  # owner, looked for only when the queue was near its limit; 0 not known
+    comm: str = ""
+    uid: int = -1
+
+
+@dataclass(frozen=True)
+class PortUse:
+    """The local ports taken for one source and one destination: a range of its own."""
+
+    source: str  # address
+    destination: str  # address:port
+    used: int  # within the range of local ports, in any state
+    time_wait: int = 0  # of these
+    reusable: int = 0  # of these, a second old: tcp_tw_reuse may give them away again
+    frees_in_s: float = -1.0  # until the first TIME_WAIT ends, -1 none does
+
+
+MOST_GROUPS = 32
+"""So many pairs of source and destination are told of a count: the largest."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Who used the local ports when the namespace's sockets were last counted."""
+
+    time_ns: int = 0  # 0: not counted, the sockets are too few for any shortage
+    sockets: int = 0  # that were counted
+    left_out: int = 0  # that were not: there were too many at once
+    listening: int = 0  # ports of the range that listeners keep from every destination
+    groups: tuple[PortUse, ...] = ()  # the largest
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one network namespace said at one moment; None and "" where that is as before."""
+
+    time_ns: int
+    netns: int  # inode
+    pid: int = 0  # a process in it, by which to enter it
+    counters: Mapping[str, int] | None = None  # TcpExt of netstat: ListenOverflows, ...
+    sockets: Mapping[str, int] | None = None  # TCP of sockstat and sockstat6: inuse, tw, ...
+    settings: Mapping[str, str] | None = None  # sysctls as the kernel writes them
+    conntrack: Mapping[str, int] | None = None  # count, max, drop, ...; empty where there is none
+    listeners: tuple[Listener, ...] | None = None
+    usage: Usage | None = None
+    serves: tuple[str, ...] | None = None  # "address:port" that lost SYNs and is in here
+
+
+@dataclass(frozen=True)
 class NotLooked:
     """Something that a census could not read on this host: absence of facts is no proof there."""
 

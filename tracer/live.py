@@ -6,6 +6,7 @@ that user space adds to the stream is a record of the same kind as the kernel's.
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import time
@@ -20,7 +21,7 @@ from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
@@ -30,6 +31,7 @@ from porttrace.tracer.origin import with_origins
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
+from porttrace.tracer.sampler import Sampler
 from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.wire import Wire, drop_reasons
 
@@ -42,6 +44,7 @@ _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
 _MAX_NOT_LOOKED = 50
+_MOST_LOST = 64  # retransmissions of a round, whose destinations are looked for on this host
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Round:
     processes: Mapping[int, Process] = field(default_factory=dict)  # first seen in this round
     stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     looked: tuple[Looked, ...] = ()  # what was found out about calls that failed, in this round
+    samples: tuple[Sample, ...] = ()  # taken since the round before
 
 
 class LiveTrace:
@@ -73,6 +77,7 @@ class LiveTrace:
         self._settled: set[int] = set()  # read again at their first attempt
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
+        self._sampler = Sampler()
         self._not_looked: dict[NotLooked, None] = {}
         self._lookups: Lookups | None = None
 
@@ -95,6 +100,7 @@ class LiveTrace:
             bell = self.probe.bell()
             self._lookups = Lookups(bell, self._known, self._names.of) if bell else None
             self._first = dict(self._known)
+            self._begin_samples()
         except BaseException:
             self._close()
             raise
@@ -107,9 +113,15 @@ class LiveTrace:
     def _close(self) -> None:
         if self._lookups:
             self._lookups.stop()
+        self._sampler.stop()
         if self._wire:
             self._wire.close()
         self.probe.close()
+
+    def _begin_samples(self) -> None:
+        for pid in self.options.pids or {os.getpid()}:
+            self._sampler.see(pid, processes.netns(pid))
+        self._sampler.start()
 
     def _watch(self, *pids: int) -> None:
         # The wire of the network namespaces that these processes are in, each from now on.
@@ -144,6 +156,7 @@ class LiveTrace:
         if self._lookups:
             self._lookups.stop()
         self._reader.stop()
+        self._sampler.finish()
         started_ns, events = joined(self._reader.take(0))
         ask(events)
         ready = self._order.push(self._with_made(events), started_ns)
@@ -159,7 +172,23 @@ class LiveTrace:
         ready = with_origins(self._without_false_gates(ready), self._stacks)
         ready = without_unwanted(ready, self.options.local_ports)
         looked = self._lookups.taken() if self._lookups else ()
-        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks, looked)
+        new = self._new_processes(events)
+        self._want_samples(events)
+        samples = self._sampler.taken()
+        return Round(ready, self._order.watermark_ns, new, stacks, looked, samples)
+
+    def _want_samples(self, events: Events) -> None:
+        # No port: whose are they now? A SYN lost: is the queue full, here on this host?
+        failed = (events["type"] == EventType.END) | (events["type"] == EventType.RETURN)
+        if (failed & (np.abs(events["error"]) == errno.EADDRNOTAVAIL)).any():
+            self._sampler.hurry()
+        lost = events[np.flatnonzero(events["type"] == EventType.RETRANSMIT)[:_MOST_LOST]]
+        for pid in np.unique(lost["pid"]).tolist():
+            process = self._known.get(pid)
+            if process:
+                mine = lost[lost["pid"] == pid]
+                ends = {(bytes(row["daddr"]), int(row["dport"])) for row in mine}
+                self._sampler.want(ends, process.netns)
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
@@ -181,6 +210,7 @@ class LiveTrace:
         for pid in _pids(events):
             if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
                 new[pid] = self._known[pid] = self._read(pid, events)
+                self._sampler.see(pid, new[pid].netns)
                 if new[pid].netns not in self.watches:
                     self._watch(pid)
         for pid in _pids(events, EventType.EXIT):
@@ -252,6 +282,17 @@ class LiveTrace:
         found = self._census.of(self._known.get(pid) or processes.read_process(pid))
         self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
         return found.suspects
+
+    def sampling_notes(self) -> tuple[str, ...]:
+        """Return what keeps the samples of network namespaces from being whole, in sentences."""
+        found = []
+        if self._sampler.left_out:
+            number = len(self._sampler.left_out)
+            found.append(f"{number} more network namespaces were not sampled for shortages.")
+        if self._sampler.error:
+            why = f"{type(self._sampler.error).__name__}: {self._sampler.error}"
+            found.append(f"Samples of queues and ports ended early ({why}).")
+        return tuple(found)
 
     @property
     def not_looked(self) -> tuple[NotLooked, ...]:

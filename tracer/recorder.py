@@ -8,15 +8,16 @@ import contextlib
 import dataclasses
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from porttrace.tracer.beside import Beside, End, TraceHeader
+from porttrace.tracer.beside import Beside, End, TraceHeader, trimmed
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events
-from porttrace.tracer.facts import Held, Looked, Process, Suspect
+from porttrace.tracer.facts import Held, Looked, Process, Sample, Suspect
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 from porttrace.tracer.parts import Parts
 from porttrace.tracer.tracefile import TraceWriter
@@ -26,6 +27,7 @@ Carry = Callable[[Events, Events, int], Events]
 
 _EVERY_CPU = 0xFFFF
 _HEARTBEAT_NS = 10_000_000_000
+_MOST_SAMPLES = 1000  # that wait for a disk that stands still
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Waiting:
     processes: dict[int, Process] = field(default_factory=dict)
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     suspects: dict[int, tuple[Suspect, ...]] = field(default_factory=dict)
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=_MOST_SAMPLES))
     held: tuple[Held, ...] | None = None
     looked: list[Looked] = field(default_factory=list)
     end: End | None = None
@@ -94,6 +97,7 @@ class Recorder:
             waiting.processes.update(done.processes)
             waiting.stacks.update(done.stacks)
             waiting.looked += done.looked
+            waiting.samples.extend(done.samples)
             waiting.watermark_ns = done.watermark_ns
             self._queue(done.events)
             if waiting.rows >= self._pace.least_rows:
@@ -174,7 +178,11 @@ class Recorder:
             self._file.write(piece, dataclasses.replace(facts, watermark_ns=watermark_ns))
             facts = Beside()
         last = dataclasses.replace(
-            facts, watermark_ns=taken.watermark_ns, held=taken.held, end=taken.end
+            facts,
+            watermark_ns=taken.watermark_ns,
+            samples=tuple(taken.samples),
+            held=taken.held,
+            end=taken.end,
         )
         self._file.write(pieces[-1], last)
 
@@ -214,6 +222,7 @@ class _File:
         self._carry = carry if parts.rotation else None
         self._open = no_events()
         self._facts = _Facts()
+        self._samples = _Samples()
         self._held: tuple[Held, ...] = ()
         self._written_ns = 0  # the first batch, which brings the header, is written at once
         self._begin(header)
@@ -228,7 +237,8 @@ class _File:
             return
         self._written_ns = time.monotonic_ns()
         self._held = self._held if beside.held is None else beside.held
-        beside = dataclasses.replace(beside, wall_offset_ns=wall_offset_ns())
+        samples = self._samples.trimmed(beside.samples)
+        beside = dataclasses.replace(beside, wall_offset_ns=wall_offset_ns(), samples=samples)
         turning = bool(self._parts.rotation) and self._parts.full and not beside.end
         if self._carry:
             self._open = self._carry(self._open, events, beside.watermark_ns)
@@ -243,7 +253,8 @@ class _File:
 
     def _is_idle(self, events: Events, beside: Beside) -> bool:
         # Nothing to tell but that time goes on, which is told now and then.
-        news = beside.processes or beside.stacks or beside.suspects or beside.looked or beside.end
+        told = (beside.processes, beside.stacks, beside.suspects, beside.looked, beside.samples)
+        news = any(told) or beside.end
         held = beside.held if beside.held is not None else self._held
         if len(events) or news or held != self._held:
             return False
@@ -255,7 +266,7 @@ class _File:
         start_ns, offset_ns = beside.watermark_ns, beside.wall_offset_ns
         self._begin(dataclasses.replace(self._header, start_ns=start_ns, wall_offset_ns=offset_ns))
         about = self._facts.beside(beside.watermark_ns, self._held, len(self._open))
-        self._writer.write(self._open, about)
+        self._writer.write(self._open, dataclasses.replace(about, samples=self._samples.latest()))
         self._facts.forget_gone()
 
     def close(self) -> None:
@@ -267,6 +278,22 @@ class _File:
     def give_up(self) -> None:
         with contextlib.suppress(PorttraceError):
             self._parts.open.close()
+
+
+class _Samples:
+    # The latest of each namespace: what the next one need not say again.
+    def __init__(self) -> None:
+        self._latest: dict[int, Sample] = {}
+
+    def trimmed(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        found = []
+        for sample in samples:
+            found.append(trimmed(sample, self._latest.get(sample.netns)))
+            self._latest[sample.netns] = sample
+        return tuple(found)
+
+    def latest(self) -> tuple[Sample, ...]:
+        return tuple(self._latest.values())
 
 
 class _Facts:
@@ -321,6 +348,6 @@ def header(live: LiveTrace) -> TraceHeader:
 def end(live: LiveTrace, end_ns: int) -> End:
     """Return what is to be said at the end of a recording of `live`."""
     counters = live.counters()
-    said = notes(live.options, live.probe.missing, counters)
+    said = (*notes(live.options, live.probe.missing, counters), *live.sampling_notes())
     counted = dataclasses.asdict(counters)
     return End(end_ns, counted, said, not_looked=live.not_looked)

@@ -5,8 +5,11 @@ A rule takes the trace and the findings of the rules before it and returns its o
 
 from collections.abc import Callable, Sequence
 
+from porttrace.analysis.findings.accept_queue import accept_queue
 from porttrace.analysis.findings.bind_conflict import bind_conflict
+from porttrace.analysis.findings.conntrack import conntrack_pressure
 from porttrace.analysis.findings.dead_destination import dead_destination
+from porttrace.analysis.findings.exhaustion import ephemeral_exhaustion
 from porttrace.analysis.findings.family import broken_family
 from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
@@ -26,12 +29,15 @@ RULES: tuple[Rule, ...] = (
     paced_connects,
     sequential_connects,
     dead_destination,
+    accept_queue,
     syn_lost,
     timeout_source,
     connect_storm,
     broken_family,
     bind_conflict,
     port_shared,
+    ephemeral_exhaustion,
+    conntrack_pressure,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 

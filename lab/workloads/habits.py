@@ -7,6 +7,7 @@
     resolve        threads look a name up, slowly, and connect then
     resolve-lock   the same, with the program's own lock around the look-up
     restart        the program is killed in the middle, and started again
+    spend          each connection is closed at once: its port stays taken for a minute
     starved        everything shares one CPU core with busy loops
 
 Every one of them ends by itself.
@@ -71,6 +72,10 @@ class Habits:
         """Connect to the live server from all threads, with random pauses."""
         self._in_threads(self._steadily)
 
+    def spend(self) -> None:
+        """Connect anew each time and close first; without a port, try elsewhere."""
+        self._in_threads(self._spending)
+
     def resolve(self) -> None:
         """Look the name up before each connect; the look-ups of the threads overlap."""
         self._in_threads(functools.partial(self._resolving, threading.Semaphore(1000)))
@@ -112,6 +117,16 @@ class Habits:
         for _ in range(self._options.connects):
             time.sleep(draw.uniform(0, 2 * self._options.pause))
             self._live()
+
+    def _spending(self, _draw: random.Random) -> None:
+        for _ in range(self._options.connects):
+            time.sleep(self._options.pause)
+            attempt, sock = connect(self._options.live, _LIVE_TIMEOUT_S, self._options.blocking)
+            self._report.attempt(attempt)
+            if sock is not None:
+                sock.close()  # no reset: this side is in TIME_WAIT now
+            elif self._options.elsewhere:
+                self._connect(self._options.elsewhere, _LIVE_TIMEOUT_S)
 
     def _resolving(self, turn: threading.Semaphore, draw: random.Random) -> None:
         live = self._options.live
@@ -190,6 +205,7 @@ _MODES: dict[str, Callable[[Habits], None]] = {
     "pool": Habits.pool,
     "asyncio": Habits.semaphore,
     "steady": Habits.steady,
+    "spend": Habits.spend,
     "resolve": Habits.resolve,
     "resolve-lock": Habits.resolve_lock,
     "restart": Habits.restart,
@@ -211,6 +227,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--connects", type=int, default=5, metavar="N", help="per thread")
     parser.add_argument("--pause", type=float, default=0.1, metavar="S", help="mean, in between")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--elsewhere", type=Destination.parse, metavar="ADDRESS:PORT",
+                        help="where spend connects to when it got no port")  # fmt: skip
     parser.add_argument("--name", default="live.lab.test", help="what resolve looks up")
     return parser
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from porttrace.analysis.attempts import Open, step
 from porttrace.analysis.model import Attempts, Trace, no_attempts
 from porttrace.tracer.beside import Beside, End
 from porttrace.tracer.event import Events
-from porttrace.tracer.facts import Held
+from porttrace.tracer.facts import Held, Sample, Usage
 from porttrace.tracer.live import Round
 from porttrace.tracer.parts import Parts, Rotation
 from porttrace.tracer.recorder import Pace, Recorder
@@ -64,6 +65,21 @@ def test_what_came_beside_is_in_the_trace(tmp_path: Path) -> None:
     assert [each.count for each in trace.losses] == [5]
     assert found.header.part == 0
     assert found.trust.lost_events == 5 and not found.trust.complete
+
+
+def test_samples_are_whole_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.ptrace"
+    first = Sample(1, 42, 7, {"ListenDrops": 0}, {"tw": 1}, {"somaxconn": "8"}, {}, (), Usage(), ())
+    other = replace(first, netns=43, time_ns=2)
+    short = Sample(3, 42, 8, counters={"ListenDrops": 5})
+    batches = [
+        Batch(TABLE[:0], Beside(5, samples=(first, other))),
+        Batch(TABLE[:0], Beside(6, samples=(short,))),
+        Batch(TABLE[:0], Beside(7, end=END)),
+    ]
+    path.write_bytes(written(batches))
+    last = replace(first, time_ns=3, pid=8, counters={"ListenDrops": 5})
+    assert load(path).trace.samples == (first, other, last)
 
 
 def test_a_cut_recording_says_so(tmp_path: Path) -> None:

@@ -7,8 +7,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porttrace.tracer.beside import Beside, from_json, header_of, header_values, to_json
-from porttrace.tracer.facts import Held, Holder, Looked, Process, Suspect
+from porttrace.tracer.beside import (
+    Beside,
+    filled,
+    from_json,
+    header_of,
+    header_values,
+    to_json,
+    trimmed,
+)
+from porttrace.tracer.facts import (
+    Held,
+    Holder,
+    Listener,
+    Looked,
+    PortUse,
+    Process,
+    Sample,
+    Suspect,
+    Usage,
+)
 from recordings import END, HEADER, HELD, PROCESS, SUSPECT
 
 LOOKED = Looked(
@@ -17,9 +35,14 @@ LOOKED = Looked(
     {"range_first": 1, "reserved": "80"},
     0.5,
 )
+USE = PortUse("192.0.2.1", "192.0.2.2:80", 20, 10, 5, 0.5)
+SAMPLE = Sample(
+    5, 42, 7, {"ListenDrops": 1}, {"tw": 2}, {"somaxconn": "128"}, {"count": 1, "max": 2},
+    (Listener("0.0.0.0", 80, 3, 3, 9, "we\udcff", 0),), Usage(5, 30, 1, 2, (USE,)), ("[::1]:80",),
+)  # fmt: skip
 FULL = Beside(
     5, -6, {7: PROCESS}, {3: ("tcp_v4_connect", "x")}, {9: (SUSPECT,), 8: ()}, (HELD,), 2, END,
-    (LOOKED, Looked(())),
+    (LOOKED, Looked(())), (SAMPLE, Sample(6, 42)),
 )  # fmt: skip
 
 
@@ -51,6 +74,10 @@ def test_keys_of_another_version() -> None:
     values["weather"] = "fair"
     values["processes"][0]["mood"] = "good"
     values["end"]["mood"] = "good"
+    for place in (values["samples"][0], values["samples"][0]["usage"]):
+        place["mood"] = "good"
+    values["samples"][0]["listeners"][0]["mood"] = "good"
+    values["samples"][0]["usage"]["groups"][0]["mood"] = "good"
     values["held"][0]["mood"] = "good"
     values["looked"][0]["mood"] = values["looked"][0]["holders"][0]["mood"] = "good"
     assert from_json(json.dumps(values).encode())[0] == FULL
@@ -73,3 +100,12 @@ def test_what_is_none(text: bytes) -> None:
 def test_values_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         FULL.carried = 3  # type: ignore[misc]
+
+
+def test_a_sample_says_only_what_is_new() -> None:
+    later = dataclasses.replace(SAMPLE, time_ns=9, counters={"ListenDrops": 2})
+    short = trimmed(later, SAMPLE)
+    assert short == Sample(9, 42, 7, counters={"ListenDrops": 2})
+    assert len(to_json(Beside(samples=(short,)), 0)) < 110
+    assert filled(short, SAMPLE) == later
+    assert trimmed(SAMPLE, None) == filled(SAMPLE, None) == SAMPLE

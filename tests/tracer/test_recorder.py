@@ -12,9 +12,9 @@ import pytest
 
 from builders import MS, S, events
 from fakelive import FakeLive, Story
-from porttrace.tracer.beside import End
+from porttrace.tracer.beside import End, filled
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Process
+from porttrace.tracer.facts import Process, Sample, Usage
 from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FOREVER_NS
@@ -244,3 +244,26 @@ def test_header_and_end_of_a_live_trace() -> None:
     last = end(live, 9)
     assert last == End(9, last.counters, about.notes)
     assert last.counters["events"] == 0
+
+
+def test_samples_are_told_once_and_anew_in_each_part(tmp_path: Path) -> None:
+    # GIVEN a namespace of which only the counters change
+    first = Sample(S, 42, 7, {"ListenDrops": 0}, {"tw": 1}, {"somaxconn": "8"}, {}, (), Usage(), ())
+    second = replace(first, time_ns=2 * S, counters={"ListenDrops": 3})
+    third = replace(second, time_ns=3 * S, sockets={"tw": 2})
+    nothing = story()[:0]
+    parts = Parts(str(tmp_path / "a.ptrace"), rotation=Rotation(size=1))
+    with Recorder(parts, HEADER, lambda carried, new, _: nothing, QUICK) as recorder:
+        for sample in (first, second, third):
+            recorder.put(Round(nothing, sample.time_ns, samples=(sample,)))
+            time.sleep(0.4)
+        recorder.finish(END)
+    found = [read(path) for path in sorted(tmp_path.iterdir())]
+    told = [[s for batch in batches for s in batch.beside.samples] for batches, _ in found]
+    # THEN each part begins with all that is known, and only what is new follows
+    assert len(found) >= 3
+    assert all(each[0].settings == {"somaxconn": "8"} for each in told)
+    assert all(each.settings is None for part in told for each in part[1:])
+    whole = [filled(part[at], part[0]) for part in told for at in range(len(part))]
+    assert [each.time_ns // S for each in whole] == sorted(each.time_ns // S for each in whole)
+    assert {each.time_ns: each for each in whole} == {S: first, 2 * S: second, 3 * S: third}
