@@ -34,7 +34,7 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
     \b
     parquet   attempts; beside OUT: x.binds.parquet, x.events.parquet
     csv       attempts; text that a spreadsheet would compute gets an ' in front
-    ndjson    attempts, then binds, an object a line, as a live --json trace prints them
+    ndjson    attempts, then binds: an object a line, as live --json prints them
     perfetto  threads, slices and counters, to be opened in ui.perfetto.dev
 
     Marks (columns in _ns) are nanoseconds of CLOCK_MONOTONIC.
