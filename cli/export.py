@@ -32,9 +32,9 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
     """Write the attempts and binds of a recording for notebooks, jq, spreadsheets or Perfetto.
 
     \b
-    parquet   attempts in OUT, the rest beside it: x.parquet, x.binds.parquet, x.events.parquet
+    parquet   attempts; beside OUT: x.binds.parquet, x.events.parquet
     csv       attempts; text that a spreadsheet would compute gets an ' in front
-    ndjson    attempts, then binds, an object a line, as a live --json trace prints them
+    ndjson    attempts, then binds: an object a line, as live --json prints them
     perfetto  threads, slices and counters, to be opened in ui.perfetto.dev
 
     Marks (columns in _ns) are nanoseconds of CLOCK_MONOTONIC.

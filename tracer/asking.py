@@ -18,6 +18,7 @@ from porttrace.tracer.event import Events, EventType
 
 _PIDFD_GETFD = 438  # the same on every architecture
 _ASKED_AT_ONCE_S = 0.02
+_ALWAYS_ASKED = 32  # records of a round, also where that takes longer
 _EVERY_OPTION = 31
 _ASKABLE = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 # (bit of enum event_option, level and name for IPv4, the same for IPv6); <linux/in.h>, in6.h
@@ -33,7 +34,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 def ask(events: Events, within_s: float = _ASKED_AT_ONCE_S) -> None:
     """Fill in what the records of bind(2) and listen(2) among `events` do not tell; in place.
 
-    Takes at most about `within_s`: what is left then stays unknown.
+    Takes at most about `within_s` where there are many: what is left then stays unknown.
     """
     kinds = events["type"]
     ours = (kinds == EventType.BIND) | (kinds == EventType.LISTEN)
@@ -43,8 +44,8 @@ def ask(events: Events, within_s: float = _ASKED_AT_ONCE_S) -> None:
     lacking = ours & (no_port | (events["answers"] != _EVERY_OPTION))
     until_s = time.monotonic() + within_s
     # The latest first: of the sockets that are gone already, most are old ones.
-    for row in np.flatnonzero(lacking)[::-1].tolist():
-        if time.monotonic() > until_s:
+    for number, row in enumerate(np.flatnonzero(lacking)[::-1].tolist()):
+        if number >= _ALWAYS_ASKED and time.monotonic() > until_s:
             return
         with contextlib.suppress(OSError):
             _ask_one(events[row : row + 1])
