@@ -56,8 +56,9 @@ def test_ports_that_run_out_are_foretold_and_explained(tmp_path: Path) -> None:
     assert again.summary == finding["summary"] and again.evidence["works"] == evidence["works"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def site() -> Iterator[Site]:
+    # Anew for each test: ports that one has used up would be missed by the next.
     with open_site() as opened:
         yield opened
 
