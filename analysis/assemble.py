@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from porttrace.analysis.attempts import Open, flush, mark_losses
+from porttrace.analysis.binds import with_ports
 from porttrace.analysis.concurrency import open_at_start
 from porttrace.analysis.model import ATTEMPT, Attempts, Loss, Outcome, Trace, start_ns
 from porttrace.analysis.rows import in_order
@@ -80,7 +81,7 @@ def assemble(
     trace = dataclasses.replace(about, attempts=rows)
     rows["in_flight_at_start"], rows["demand_at_start"] = open_at_start(trace.columns)
     rows["watched"] = _watched(trace)
-    return trace
+    return dataclasses.replace(trace, binds=with_ports(trace.binds, rows))
 
 
 def _watched(trace: Trace) -> npt.NDArray[np.bool_]:

@@ -3,18 +3,23 @@
 Made from the numpy tables at the end, for people; nothing in analysis reads them back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.lib.recfunctions import repack_fields
 
-from porttrace.analysis import concurrency, ladder, names
+from porttrace.analysis import bind_failed, bind_names, concurrency, ladder, names
+from porttrace.analysis.bind_reasons import explain
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
     Attempts,
+    BindCall,
+    Binds,
+    Looked,
     Origin,
     Outcome,
     Process,
@@ -33,7 +38,8 @@ _AS_THEY_ARE = (
 )  # fmt: skip
 _BIND_COLUMNS = (
     "time_ns", "pid", "tid", "comm", "uid", "netns", "protocol", "addr", "port_asked", "port_got",
-    "errno", "options", "call", "holders", "advice",
+    "errno", "options", "call", "holders", "advice", "error", "family", "call_ns", "fd", "backlog",
+    "cgroup", "container", "container_name", "user", "daddr", "dport",
 )  # fmt: skip
 
 
@@ -84,9 +90,78 @@ _ORDER = (
 )  # fmt: skip
 
 
-def binds_table() -> pd.DataFrame:
-    """Return the table of binds with its columns and no row: binds are not traced yet."""
-    return pd.DataFrame({name: pd.Series(dtype=object) for name in _BIND_COLUMNS})
+def binds_table(trace: Trace) -> pd.DataFrame:
+    """Return one row per call of bind(2) or listen(2), and per connect that found no local port.
+
+    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (null: not known),
+    protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they were asked for, port_got
+    (null: none, or not known), errno (0: it worked), options (those that were on, with commas;
+    null: not known), call (bind, listen, autobind), holders (who held the port when the call
+    failed, in words), advice (what to do), error (the errno's name), family (4, 6), call_ns
+    (entered), fd, backlog (of listen), cgroup, container, user, and of autobind
+    daddr and dport, where to.
+    """
+    rows = trace.binds
+    columns: dict[str, Any] = {
+        name: rows[name]
+        for name in ("time_ns", "pid", "tid", "uid", "errno", "call_ns", "fd", "cgroup")
+    }
+    columns |= {
+        **_process_columns(rows, trace.processes),
+        "port_asked": rows["port_asked"],
+        "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
+        "addr": _texts(rows["addr"], _address),
+        "protocol": _each(rows, ("protocol",), bind_names.protocol),
+        "options": _each(rows, ("options", "options_known"), bind_names.options),
+        "error": _each(rows, ("errno",), bind_names.error),
+        **_told_columns(trace),
+        "call": _enum(rows["call"], BindCall),
+        "family": np.where(rows["family"] == 2, 4, 6).astype(np.uint8),
+        "port_got": _nullable(rows["port_got"], rows["port_got"] == 0),
+        "backlog": _nullable(rows["backlog"], rows["call"] != BindCall.listen),
+        "daddr": _texts(rows["daddr"], lambda raw: _address(raw) if raw else ""),
+        "dport": _nullable(rows["dport"], rows["dport"] == 0),
+    }
+    return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
+
+
+def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | None]) -> Any:
+    # Rows that are alike in these columns have the same text.
+    keys = np.zeros(len(rows), np.int64)
+    for name in names_:
+        keys = keys << 16 | rows[name].astype(np.int64)
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    texts = np.array([text(rows[at]) for at in first.tolist()], object)
+    return pd.Series(texts[which] if len(rows) else [], dtype=object)
+
+
+def _told_columns(trace: Trace) -> dict[str, Any]:
+    # Who held the port, and what to do; calls that failed alike cost one thought.
+    rows, history = trace.binds, bind_failed.History(trace)
+    holders, advice = np.full((2, len(rows)), "", object)
+    known: dict[bytes, tuple[str, str]] = {}
+    alike = repack_fields(rows[[*_ALIKE]])  # without the bytes of other columns between
+    looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
+    wanted = (rows["errno"] > 0) | np.isin(rows["time_ns"], looked)
+    for at in np.flatnonzero(wanted & (rows["call"] != BindCall.autobind)).tolist():
+        found = bind_names.looked(trace, rows[at])
+        key = alike[at].tobytes() + str(id(found)).encode()
+        if key not in known:
+            known[key] = _told(history, rows[at], found)
+        holders[at], advice[at] = known[key]
+    return {"holders": holders, "advice": advice}
+
+
+_ALIKE = ("pid", "fd", "call", "protocol", "addr", "port_asked", "errno", "options")
+
+
+def _told(history: bind_failed.History, row: np.void, found: Looked | None) -> tuple[str, str]:
+    held = bind_failed.holders_of(history, row, found)
+    words = "; ".join(map(bind_names.holder, held)) or bind_names.not_shown(row, found)
+    if not row["errno"]:
+        return _plain(words), ""
+    lines = explain(bind_failed.failed(history, row)).advice
+    return _plain(words), _plain(lines[0] if lines else "")
 
 
 def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:

@@ -6,23 +6,29 @@ pandas views of `tables` are made from them. A mark of 0 means "not there".
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.tracer.facts import Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Holder, Host, Looked, NotLooked, Process, Suspect
 
 __all__ = (
     "ATTEMPT",
+    "BIND",
     "Answer",
     "Attempts",
+    "BindCall",
+    "BindOption",
+    "Binds",
     "Columns",
     "Finding",
+    "Holder",
     "Host",
     "Hypothesis",
+    "Looked",
     "Loss",
     "NotLooked",
     "Origin",
@@ -33,6 +39,7 @@ __all__ = (
     "Table",
     "Trace",
     "no_attempts",
+    "no_binds",
     "start_ns",
 )
 
@@ -130,6 +137,60 @@ Attempts = npt.NDArray[np.void]
 """An array of `ATTEMPT` rows, sorted by first mark."""
 
 
+class BindCall(IntEnum):
+    """What asked for a local port."""
+
+    bind = 0
+    listen = 1
+    autobind = 2  # connect(2) found none
+
+
+class BindOption(IntFlag):
+    """Options of a socket that decide with whom it may share a port."""
+
+    reuseaddr = 1
+    reuseport = 2
+    v6only = 4
+    freebind = 8
+    late_port = 16  # IP_BIND_ADDRESS_NO_PORT: connect(2) chooses the port
+
+
+BIND = np.dtype(
+    [
+        ("time_ns", "<i8"),  # when the call returned; with tid it names the row
+        ("call_ns", "<i8"),  # when it was entered
+        ("sock", "<u8"),  # of listen(2); 0 not known
+        ("cgroup", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("uid", "<u4"),
+        ("backlog", "<u4"),  # of listen(2)
+        ("fd", "<i4"),
+        ("errno", "<i4"),  # positive errno, 0: it got what it wanted
+        ("family", "<u2"),  # AF_INET or AF_INET6 as asked for; 0 not known
+        ("port_asked", "<u2"),  # 0: any
+        ("port_got", "<u2"),  # 0: none, or not known; EINVAL: the one it had
+        ("dport", "<u2"),  # of autobind: where to
+        ("call", "u1"),  # BindCall
+        ("protocol", "u1"),  # IPPROTO_TCP, IPPROTO_UDP, 0 not known
+        ("options", "u1"),  # BindOption, or-ed, as they stood at the call
+        ("options_known", "u1"),  # BindOption: of those that are not here nothing is known
+        ("addr", "V16"),  # as asked for, IPv4 mapped
+        ("daddr", "V16"),  # of autobind: where to
+        ("comm", "S16"),
+    ]
+)
+"""One call of bind(2) or listen(2) a row, or a connect(2) that found no local port."""
+
+Binds = npt.NDArray[np.void]
+"""An array of `BIND` rows, in order of time."""
+
+
+def no_binds() -> Binds:
+    """Return an array of no binds."""
+    return np.empty(0, BIND)
+
+
 class Columns:
     """Attempts by column: each is copied out of the rows when it is first asked for.
 
@@ -188,6 +249,8 @@ class Trace:
     notes: tuple[str, ...] = ()  # what else limits trust, in plain sentences
     exits: Mapping[int, int] = field(default_factory=dict)  # pid to time of its last EXIT, ns
     watches: Mapping[int, int] = field(default_factory=dict)  # netns to when its wire was seen, ns
+    binds: Binds = field(default_factory=no_binds)
+    looked: Mapping[tuple[int, int], Looked] = field(default_factory=dict)  # by (time_ns, tid)
 
     @cached_property
     def columns(self) -> Columns:

@@ -16,11 +16,14 @@ import numpy as np
 
 from porttrace.analysis import attempts
 from porttrace.analysis.assemble import assemble, exits_of, losses_of, watches_of
+from porttrace.analysis.binds import binds_of, joined_binds
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
     Attempts,
+    Binds,
     Finding,
+    Looked,
     Loss,
     Process,
     Suspect,
@@ -81,10 +84,10 @@ class Recording:
 
     @cached_property
     def binds(self) -> "pd.DataFrame":
-        """Empty, with its columns: binds are not traced yet."""
+        """One row per call of bind(2) or listen(2), see `frames.binds_table`."""
         from porttrace.analysis.frames import binds_table
 
-        return binds_table()
+        return binds_table(self.trace)
 
     def concurrency(self, scope: str = "process") -> "pd.DataFrame":
         """Return how many are in flight and in demand: columns scope, time_ns, in_flight, demand.
@@ -162,6 +165,8 @@ class _Growing:
         self._waiting: list[Events] = []  # not joined to attempts yet
         self._watermark_ns = 0
         self._rows: list[Attempts] = []
+        self._binds: list[Binds] = []
+        self._looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
         self._watches = {int(number): since for number, since in header.watches.items()}
@@ -187,6 +192,7 @@ class _Growing:
         parts, self._waiting = self._waiting, []
         events = parts[0] if len(parts) == 1 else joined(parts, EVENT)
         self._losses += losses_of(events)
+        self._binds.append(binds_of(events))
         self._exits.update(exits_of(events))
         self._watches.update(watches_of(events))
         self._events += len(events)
@@ -198,6 +204,7 @@ class _Growing:
         self._processes.update(beside.processes)
         self._stacks.update(beside.stacks)
         self._suspects.update(beside.suspects)
+        self._looked.update({key: each for each in beside.looked for key in each.keys})
         self._offset_ns = beside.wall_offset_ns or self._offset_ns
         self._held = still_held(self._held if beside.held is None else beside.held, events)
         if beside.watermark_ns < _UNENDING_NS:
@@ -224,6 +231,8 @@ class _Growing:
             exits=self._exits,
             watches=self._watches,
             wall_offset_ns=self._offset_ns,
+            binds=joined_binds(self._binds),
+            looked=self._looked,
             events=self._events,
             notes=(*self._about.notes, *notes),
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from porttrace.analysis import names
@@ -17,6 +18,7 @@ from porttrace.analysis.model import Process
 from porttrace.analysis.render import who
 from porttrace.analysis.render.escape import columns, padded, printable
 from porttrace.analysis.render.text import short
+from porttrace.analysis.render.wrap import wrapped
 from porttrace.tracer.errors import PorttraceError
 
 _CHUNK = 4096  # rows that are turned into lines at once
@@ -46,8 +48,13 @@ class Filter:
 
 
 def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
-    """Return the rows of `frame` (attempts or events) that `wanted` matches."""
+    """Return the rows of `frame` (attempts, events or binds) that `wanted` matches.
+
+    Of binds `ports` are local ones, asked for or got, and `outcomes` names of errors, or `ok`.
+    """
     keep = np.ones(len(frame), np.bool_)
+    if "port_asked" in frame:
+        return frame[_chosen_binds(frame, wanted)]
     for column, values in (
         ("pid", wanted.pids),
         ("comm", wanted.comms),
@@ -65,6 +72,22 @@ def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
     if wanted.held_ns:
         keep &= (frame["held_ns"] >= wanted.held_ns).to_numpy()
     return frame if keep.all() else frame[keep]
+
+
+def _chosen_binds(frame: pd.DataFrame, wanted: Filter) -> npt.NDArray[np.bool_]:
+    keep = np.ones(len(frame), np.bool_)
+    for column, values in (("pid", wanted.pids), ("comm", wanted.comms)):
+        if values:
+            keep &= frame[column].isin(list(values)).to_numpy()
+    if wanted.ports:
+        either = [frame[name].isin(list(wanted.ports)) for name in ("port_asked", "port_got")]
+        keep &= (either[0] | either[1]).to_numpy()
+    if wanted.outcomes:
+        keep &= frame["error"].replace("", "ok").isin(list(wanted.outcomes)).to_numpy()
+    if wanted.containers:
+        called = [*wanted.containers, *(each[:12] for each in wanted.containers)]
+        keep &= (frame["container"].isin(called) | frame["container_name"].isin(called)).to_numpy()
+    return keep
 
 
 def ordered(
@@ -170,6 +193,40 @@ def accept_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
             f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
             f"{row.listener:<{where}} {row.peer:<{peer}} {queued:>6} {short(row.waited_ns):>6}"
         )
+
+
+def bind_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
+    """Yield a heading and a line for each row of `tables.binds`; times since `start_ns`.
+
+    Of a call that failed a second line says who held the port. A port that the kernel chose stands
+    behind an arrow.
+    """
+    where = max([7, *(len(_place(row)) for row in _rows(frame))])
+    name = max([_SHORTEST_NAME, *(columns(printable(word)) for word in _words(frame["comm"]))])
+    name = max(_SHORTEST_NAME, min(name, 15, _MOST - 53 - where))
+    heading = (
+        f"{'TIME':>8} {'PID':>7} {'THREAD':<{name}} {'CALL':<12} {'ADDRESS':<{where}} "
+        f"{'RESULT':<13} OPTIONS"
+    )
+    yield heading if len(heading) <= _MOST else heading.removesuffix(" OPTIONS")
+    for row in _rows(frame):
+        line = (
+            f"{_seconds(row.time_ns - start_ns)} {row.pid:>7} {padded(row.comm, name)} "
+            f"{f'{row.call} {row.protocol}':<12} {_place(row):<{where}} {row.error or 'ok':<13}"
+        )
+        options = "?" if pd.isna(row.options) else row.options
+        fits = len(line) + len(options) < _MOST
+        yield f"{line} {options}".rstrip() if fits else line.rstrip()
+        if not fits:
+            yield f"{'':17}{options}"
+        if row.holders:
+            yield from wrapped(printable(row.holders), " " * 17)
+
+
+def _place(row: Any) -> str:
+    got = "" if pd.isna(row.port_got) or row.port_got == row.port_asked else f"->{row.port_got}"
+    there = f"[{row.daddr}]" if ":" in row.daddr else row.daddr
+    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {there}:{row.dport}"
 
 
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, scope_keys
-from porttrace.analysis.frames import attempts_table, concurrency_table
+from porttrace.analysis.frames import attempts_table, binds_table, concurrency_table
 from porttrace.analysis.model import Trace, start_ns
 from porttrace.tracer.event import Events, EventType, Flag, Origin
 
@@ -104,6 +104,17 @@ def accepts(records: Events) -> pd.DataFrame:
             "waited_ns": pd.Series(accepted, dtype="Int64") - _optional(rows["call_ns"]),
         }
     )
+
+
+def binds(trace: Trace) -> pd.DataFrame:
+    """Return `frames.binds_table`, and `start_time`, the wall clock (UTC) of its end;
+
+    `local`, what was asked for, as `0.0.0.0:80`.
+    """
+    frame = binds_table(trace)
+    local = _destinations(frame["addr"].array, frame["port_asked"].to_numpy())
+    frame.insert(0, "start_time", wall_clock(trace, frame["time_ns"].to_numpy()))
+    return frame.assign(local=local)
 
 
 def concurrency(trace: Trace, scope: str) -> pd.DataFrame:

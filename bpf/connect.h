@@ -5,10 +5,20 @@
 #include "wire.h"
 
 #define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+#define EVERY_OPTION \
+	(OPTION_REUSEADDR | OPTION_REUSEPORT | OPTION_V6ONLY | OPTION_FREEBIND | OPTION_LATE_PORT)
+/* Neither TCP nor UDP: of no interest to bind. */
+#define PROTOCOL_OTHER 255
 #define SOL_SOCKET 1
 #define SO_ERROR 4
 #define SOCK_TYPE_MASK 0xf
 #define EINTR 4
+#define EAGAIN 11
+#define EADDRNOTAVAIL 99
 #define EALREADY 114
 #define EINPROGRESS 115
 #define ERESTARTSYS 512
@@ -20,33 +30,50 @@
 /* A sleep counts as ended "just before" the call within this time. */
 #define JUST_BEFORE_NS 1000000ULL
 
+static __always_inline u8 protocol_of(u32 type, int protocol)
+{
+	if (type == SOCK_STREAM)
+		return !protocol || protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP
+			       ? IPPROTO_TCP
+			       : PROTOCOL_OTHER;
+	if (type == SOCK_DGRAM && (!protocol || protocol == IPPROTO_UDP))
+		return IPPROTO_UDP;
+	return PROTOCOL_OTHER;
+}
+
 /*
  * connect(2) may fail before any state change (no route, denied by a hook), and
- * so may a UDP connect: only socket(2) tells which it was.
+ * so may a UDP connect: only socket(2) tells which it was. What bind(2) is called
+ * for is not told by bind(2) either.
  */
-static __always_inline void socket_enter(int family, int type)
+static __always_inline void socket_enter(int family, int type, int protocol)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	u32 stream = (type & SOCK_TYPE_MASK) == SOCK_STREAM;
+	struct fd_state state = {.family = family};
 
-	if ((family == AF_INET || family == AF_INET6) && wanted_task())
-		socket_calls.update(&tid, &stream);
+	if ((family != AF_INET && family != AF_INET6) || !wanted_task())
+		return;
+	type &= SOCK_TYPE_MASK;
+	state.stream = type == SOCK_STREAM;
+	state.protocol = protocol_of(type, protocol);
+#ifdef V6ONLY_BY_DEFAULT
+	if (family == AF_INET6)
+		state.options = OPTION_V6ONLY;
+#endif
+	socket_calls.update(&tid, &state);
 }
 
 static __always_inline void socket_exit(long fd)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	u32 tid = id;
-	u32 *stream = socket_calls.lookup(&tid);
+	struct fd_state *state = socket_calls.lookup(&tid);
 	struct fd_key key = {.pid = id >> 32, .fd = fd};
-	struct fd_state state = {};
 
-	if (!stream)
+	if (!state)
 		return;
-	if (fd >= 0 && *stream)
-		fds.update(&key, &state);
-	else if (fd >= 0)
-		fds.delete(&key);
+	if (fd >= 0)
+		fds.update(&key, state);
 	socket_calls.delete(&tid);
 }
 
@@ -130,7 +157,7 @@ static __always_inline void connect_enter(int fd, const void *sockaddr)
 		return;
 	take_gate(&c, tid);
 	state = fds.lookup(&key);
-	if (state) {
+	if (state && state->stream) {
 		c.flags |= FLAG_STREAM;
 		if (state->sock) {
 			c.sock = state->sock;
@@ -152,18 +179,19 @@ static __always_inline bool still_connecting(long ret)
 static __always_inline void remember_fd(struct call *c, u32 pid, long ret)
 {
 	struct fd_key key = {.pid = pid, .fd = c->fd};
-	struct fd_state state = {};
+	struct fd_state *state, new = {.stream = 1};
+	bool goes_on = still_connecting(ret), again = c->flags & FLAG_AGAIN;
 
-	if (!c->sock)
+	if (!c->sock || goes_on == again)
 		return;
-	if (still_connecting(ret)) {
-		if (c->flags & FLAG_AGAIN)
-			return;
-		state.sock = c->sock;
-		state.start_ns = c->start_ns;
-		fds.update(&key, &state);
-	} else if (c->flags & FLAG_AGAIN) {
-		fds.update(&key, &state);
+	state = fds.lookup(&key);
+	if (state) {
+		state->sock = goes_on ? c->sock : 0;
+		state->start_ns = goes_on ? c->start_ns : 0;
+	} else if (goes_on) {
+		new.sock = c->sock;
+		new.start_ns = c->start_ns;
+		fds.update(&key, &new);
 	}
 }
 
@@ -235,6 +263,40 @@ static __always_inline bool withheld(struct call *c, long ret)
 #endif
 }
 
+/* The kernel had no local port to give: EAGAIN is what inet_autobind says (UDP). */
+static __always_inline void no_port(void *ctx, struct call *c, long ret)
+{
+#ifdef BINDS
+	bool stream = c->flags & FLAG_STREAM;
+	struct fd_key key = {.pid = bpf_get_current_pid_tgid() >> 32, .fd = c->fd};
+	struct fd_state *state;
+	struct event *e;
+
+	if (ret != (stream ? -EADDRNOTAVAIL : -EAGAIN))
+		return;
+	e = new_event(EVENT_AUTOBIND);
+	if (!e)
+		return;
+	set_caller(e);
+	e->call_ns = c->call_ns;
+	e->fd = c->fd;
+	e->error = ret;
+	e->family = c->family;
+	e->dport = c->dport;
+	__builtin_memcpy(e->daddr, c->daddr, ADDR_LEN);
+	state = fds.lookup(&key);
+	if (state) {
+		e->newstate = state->protocol;
+		e->answer = state->options;
+		e->answers = EVERY_OPTION;
+		e->sport = state->port;
+		__builtin_memcpy(e->saddr, state->saddr, ADDR_LEN);
+	}
+	if (wanted_local(e->sport))
+		emit(ctx, e);
+#endif
+}
+
 static __always_inline void connect_exit(void *ctx, long ret)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -249,6 +311,8 @@ static __always_inline void connect_exit(void *ctx, long ret)
 	wire_expects_none();
 	if (c->kernel_ns && !c->kernel_return_ns)
 		count(COUNT_RETURNS_MISSED, 1);
+	if (ret)
+		no_port(ctx, c, ret);
 	/* no attempt, and none failed: a datagram socket, or a result asked again */
 	if (!c->sock && (ret == 0 || still_connecting(ret) || !(c->flags & FLAG_STREAM)))
 		goto out;

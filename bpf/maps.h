@@ -94,10 +94,45 @@ struct fd_key {
 	s32 fd;
 };
 
-/* A stream socket by descriptor; sock != 0 while an attempt outlives its call. */
+/* A socket by descriptor; sock != 0 while an attempt outlives its call. */
 struct fd_state {
 	u64 sock;
 	u64 start_ns;
+	u16 port; /* that bind(2) gave it, as asked for */
+	u16 family;
+	u8 protocol; /* IPPROTO_TCP, IPPROTO_UDP, or PROTOCOL_OTHER */
+	u8 stream;
+	u8 options; /* enum event_option */
+	u8 pad;
+	u8 saddr[ADDR_LEN]; /* that bind(2) gave it */
+};
+
+/* bind(2) or listen(2) in progress. */
+struct bind_call {
+	u64 call_ns;
+	u64 sock; /* of listen(2): told by its state change */
+	s32 fd;
+	s32 backlog;
+	u16 family;
+	u16 port;
+	u8 listens;
+	u8 changed; /* the socket entered LISTEN */
+	u8 pad[2];
+	u8 saddr[ADDR_LEN];
+};
+
+/* How often somebody was woken for a bind, since when. */
+struct bell {
+	u64 since_ns;
+	u64 count;
+};
+
+/* setsockopt(2) of an option that matters to bind(2), in progress. */
+struct option_call {
+	s32 fd;
+	u8 option;
+	u8 on;
+	u8 pad[2];
 };
 
 /* getsockopt(SO_ERROR) in progress: the program takes the error before we can see it. */
@@ -191,6 +226,12 @@ enum counter {
 };
 
 BPF_PERF_OUTPUT(events);
+#ifdef BINDS
+/* What failed or may share its port, once more: who looks into them is woken at once. */
+BPF_PERF_OUTPUT(failed_binds);
+/* inserts, reads: ring_bell(). */
+BPF_PERCPU_ARRAY(bells, struct bell, 1);
+#endif
 /* inserts: emit() on a failed submit; reads: user space, each round. Never deleted. */
 BPF_PERCPU_ARRAY(losses, struct loss, 1);
 /* inserts: everywhere; reads: user space, each round. */
@@ -206,10 +247,19 @@ BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
 BPF_HASH(in_flight, u32, u64, MAX_ATTEMPTS);
 /* inserts: sched_switch of a wanted thread; deletes: its last sched_switch; reads: connect, user space. */
 BPF_HASH(threads, u32, struct thread, MAX_THREADS);
-/* Least recently used go first: a missing entry only means "not known as a stream". */
+/*
+ * inserts: sys_exit_socket; changes: connect, bind and setsockopt on the descriptor.
+ * Least recently used go first: what is not there is not known, and user space may ask.
+ */
 BPF_TABLE("lru_hash", struct fd_key, struct fd_state, fds, MAX_FDS);
 /* inserts: sys_enter_socket; deletes: sys_exit_socket, thread exit. */
-BPF_HASH(socket_calls, u32, u32, MAX_THREADS);
+BPF_HASH(socket_calls, u32, struct fd_state, MAX_THREADS);
+#ifdef BINDS
+/* inserts: sys_enter_bind, sys_enter_listen; deletes: their exits, thread exit; one a thread. */
+BPF_HASH(bind_calls, u32, struct bind_call, MAX_THREADS);
+/* inserts: sys_enter_setsockopt; deletes: its exit, thread exit; one a thread. */
+BPF_HASH(option_calls, u32, struct option_call, MAX_THREADS);
+#endif
 /* inserts: sys_enter_getsockopt of SO_ERROR; deletes: its exit, thread exit; one a thread. */
 BPF_HASH(asked_errors, u32, struct asked_error, MAX_THREADS);
 /* inserts: user space at start; deletes: END of the seeded socket. */

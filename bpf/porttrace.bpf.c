@@ -13,6 +13,10 @@
  *   WIRE                watch the wire for SYNs and their answers
  *   HAVE_DROP_REASON    skb:kfree_skb tells why
  *   GATE                watch the scheduler for holds
+ *   BINDS               tell of bind(2) and listen(2)
+ *   BINDS_FIXED         of bind(2) that got what it wanted, only with a port that was named
+ *   BINDS_FAILED        only of those that failed
+ *   V6ONLY_BY_DEFAULT   sockets of IPv6 begin with IPV6_V6ONLY (net.ipv6.bindv6only)
  *   FENTRY, KPROBE      hook the kernel's own connect and accept, in this way
  *   FENTRY_RESULT_AT=n  FENTRY: the result of inet_csk_accept follows n arguments, on
  *                       kernels that have no helper to ask for it
@@ -31,6 +35,7 @@ enum skb_drop_reason { SKB_DROP_REASON_UNKNOWN };
 #include "state.h"
 #include "kernel.h"
 #include "process.h"
+#include "bind.h"
 
 /* The record of tcp_retransmit_skb has no family before Linux 5.12: set_state says it. */
 #define ENDS_OF(args)                                                        \
@@ -40,7 +45,7 @@ enum skb_drop_reason { SKB_DROP_REASON_UNKNOWN };
 
 int on_socket_enter(struct tracepoint__syscalls__sys_enter_socket *args)
 {
-	socket_enter(args->family, args->type);
+	socket_enter(args->family, args->type, args->protocol);
 	return 0;
 }
 
@@ -74,6 +79,44 @@ int on_getsockopt_exit(struct tracepoint__syscalls__sys_exit_getsockopt *args)
 	return 0;
 }
 
+#ifdef BINDS
+int on_setsockopt_enter(struct tracepoint__syscalls__sys_enter_setsockopt *args)
+{
+	setsockopt_enter(args->fd, args->level, args->optname, (const void *)args->optval);
+	return 0;
+}
+
+int on_setsockopt_exit(struct tracepoint__syscalls__sys_exit_setsockopt *args)
+{
+	setsockopt_exit(args->ret);
+	return 0;
+}
+
+int on_bind_enter(struct tracepoint__syscalls__sys_enter_bind *args)
+{
+	bind_enter(args->fd, (const void *)args->umyaddr);
+	return 0;
+}
+
+int on_bind_exit(struct tracepoint__syscalls__sys_exit_bind *args)
+{
+	bind_exit(args, args->ret);
+	return 0;
+}
+
+int on_listen_enter(struct tracepoint__syscalls__sys_enter_listen *args)
+{
+	listen_enter(args->fd, args->backlog);
+	return 0;
+}
+
+int on_listen_exit(struct tracepoint__syscalls__sys_exit_listen *args)
+{
+	bind_exit(args, args->ret);
+	return 0;
+}
+#endif
+
 int on_receive_reset(struct tracepoint__tcp__tcp_receive_reset *args)
 {
 	receive_reset((u64)args->skaddr);
@@ -94,6 +137,10 @@ int on_set_state(struct tracepoint__sock__inet_sock_set_state *args)
 #ifdef KERNEL_FUNCTIONS
 	else if (args->oldstate == TCP_SYN_RECV && args->newstate == TCP_ESTABLISHED)
 		arrived((u64)args->skaddr, &ends);
+#endif
+#ifdef BINDS
+	else if (args->newstate == TCP_LISTEN)
+		listening((u64)args->skaddr, &ends);
 #endif
 	return 0;
 }

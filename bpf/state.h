@@ -10,7 +10,7 @@
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
 #define TCP_CLOSE 7
-#define IPPROTO_TCP 6
+#define TCP_LISTEN 10
 #define ECONNREFUSED 111
 
 enum { HALF_END = 0, HALF_ERROR = 1 };

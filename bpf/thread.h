@@ -135,6 +135,10 @@ static __always_inline void thread_exit(void *ctx, bool last)
 	calls.delete(&tid);
 	socket_calls.delete(&tid);
 	asked_errors.delete(&tid);
+#ifdef BINDS
+	bind_calls.delete(&tid);
+	option_calls.delete(&tid);
+#endif
 #ifdef KERNEL_FUNCTIONS
 	accepting.delete(&tid);
 #endif

@@ -29,12 +29,12 @@ _FORMATS = ("parquet", "csv", "ndjson", "perfetto")
 )
 @click.option("--force", is_flag=True, help="Overwrite OUT when it is there.")  # fmt: skip
 def export(file: str, kind: str, output: str, force: bool) -> None:
-    """Write the attempts of a recording for notebooks, jq, spreadsheets or Perfetto.
+    """Write the attempts and binds of a recording for notebooks, jq, spreadsheets or Perfetto.
 
     \b
-    parquet   attempts in OUT, and events beside it: x.parquet, x.events.parquet
+    parquet   attempts in OUT, the rest beside it: x.parquet, x.binds.parquet, x.events.parquet
     csv       attempts; text that a spreadsheet would compute gets an ' in front
-    ndjson    attempts, an object a line, as a live --json trace prints them
+    ndjson    attempts, then binds, an object a line, as a live --json trace prints them
     perfetto  threads, slices and counters, to be opened in ui.perfetto.dev
 
     Marks (columns in _ns) are nanoseconds of CLOCK_MONOTONIC.
@@ -46,7 +46,7 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
       porttrace export login.ptrace -f ndjson -o - | jq .outcome
     """
     if kind == "parquet" and output == "-":
-        raise click.UsageError("-f parquet writes two files; name the first with -o OUT.")
+        raise click.UsageError("-f parquet writes several files; name the first with -o OUT.")
     if kind == "parquet" and file == "-":
         raise click.UsageError("events are read in a second pass; name a file instead of -.")
     recording = load(file)
@@ -71,5 +71,8 @@ def _text(recording: Recording, kind: str, on_terminal: bool = False) -> Iterato
 def _write_parquet(recording: Recording, output: str, force: bool) -> None:
     write_file(output, parquet.attempts_file(recording.trace), force)
     path = Path(output)
-    beside = path.with_name(f"{path.stem}.events{path.suffix}")
-    write_file(str(beside), parquet.events_file(recording.events), force)
+    for name, pieces in (
+        ("binds", parquet.binds_file(recording.trace)),
+        ("events", parquet.events_file(recording.events)),
+    ):
+        write_file(str(path.with_name(f"{path.stem}.{name}{path.suffix}")), pieces, force)

@@ -135,7 +135,7 @@ class _Loop:
 
     def last_turn(self, live_trace: LiveTrace) -> tuple[Finding, ...]:
         self._session.look()
-        self._take(live_trace.finish())
+        self._take(live_trace.finish(), last=True)
         trace = self._session.trace(time.monotonic_ns())
         findings = diagnose(trace)
         self._printer.end(trace, findings)
@@ -146,11 +146,12 @@ class _Loop:
             self._recorder.finish(end(live_trace, trace.end_ns))
         return findings
 
-    def _take(self, done: Round) -> None:
+    def _take(self, done: Round, last: bool = False) -> None:
         if self._recorder:
             self._recorder.put(done)
             self._recorder.look(self._session.held, self._session.suspects)
         self._printer.attempts(self._session.take(done))
+        self._printer.binds(self._session.take_binds(done, last), self._session.looked)
 
     def _show_pending(self) -> None:
         self._session.look()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from porttrace.tracer.hooks import MODES
-from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
+from porttrace.tracer.options import AF_INET, AF_INET6, BINDS, TraceOptions
 from porttrace.tracer.targets import Targets, choose
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -96,6 +96,13 @@ wire_option = click.option(
 )
 """Whether to watch the wire: a keyword argument `wire`."""
 
+binds_option = click.option(
+    "--binds",
+    type=click.Choice(BINDS),
+    help="Which binds and listens: all; fixed (without clients that take any port); failed; none.",
+)
+"""Of which calls of bind(2) to tell: a keyword argument `binds`, None for the default."""
+
 _FILTERS = (
     click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
                  help="This process; may be given several times."),
@@ -111,6 +118,8 @@ _FILTERS = (
     click.option("-6", "--ipv6", "ipv6", is_flag=True, help="IPv6 only."),
     mode_option,
     wire_option,
+    binds_option,
+    click.option("--no-binds", is_flag=True, help="No binds: as --binds none."),
     click.option("--cgroup", "cgroups", multiple=True, metavar="PATH",
                  help="Processes in this cgroup v2 directory or below."),
     click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
@@ -133,6 +142,8 @@ def trace_options(
     cgroups: tuple[str, ...],
     mode: str | None,
     wire: bool = True,
+    binds: str | None = None,
+    no_binds: bool = False,
     containers: tuple[str, ...] = (),
     netns: tuple[str, ...] = (),
     command_pid: int = 0,
@@ -141,6 +152,8 @@ def trace_options(
 
     Raises click.UsageError, and TargetError when a container or namespace is not there.
     """
+    if no_binds and binds not in (None, "none"):
+        raise click.UsageError("--binds and --no-binds exclude each other.")
     if ipv4 and ipv6:
         raise click.UsageError("-4 and -6 exclude each other; leave both out to trace both.")
     if children and not (pids or command_pid or containers or netns):
@@ -157,6 +170,7 @@ def trace_options(
         cgroups=cgroups,
         mode=mode or "",
         wire=wire,
+        binds="none" if no_binds else binds or "all",
     )
     if not containers and not netns:
         return options

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from porttrace.analysis.model import Attempts, Finding, Process, Trace
+from porttrace.analysis.bind_names import UDP, key
+from porttrace.analysis.model import (
+    Attempts,
+    BindCall,
+    Binds,
+    Finding,
+    Looked,
+    Process,
+    Trace,
+)
 from porttrace.analysis.render import report, text
 from porttrace.analysis.render.escape import printable
 
@@ -21,6 +31,7 @@ class Printer(Protocol):
 
     def begin(self, note: str) -> None: ...
     def attempts(self, rows: Attempts) -> None: ...
+    def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None: ...
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None: ...
     def finding(self, finding: Finding) -> None: ...
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
@@ -57,6 +68,14 @@ class TextPrinter:
         for row in rows:
             known = self._processes.get(int(row["pid"]))
             print(text.attempt_line(row, self._time(int(row["end_ns"])), known))
+        sys.stdout.flush()
+
+    def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
+        """Print a line for each call that failed, and for each that made a server."""
+        for row in rows[(rows["errno"] > 0) | _serves(rows)]:
+            known = self._processes.get(int(row["pid"]))
+            found = looked.get(key(row))
+            print(text.bind_line(row, self._time(int(row["time_ns"])), known, found))
         sys.stdout.flush()
 
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
@@ -98,6 +117,13 @@ class JsonPrinter:
             self._line("attempt", self._attempt(row))
         sys.stdout.flush()
 
+    def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
+        """Print an object for each call of bind(2) or listen(2), with who held the port."""
+        for row in rows:
+            known = self._processes.get(int(row["pid"]))
+            self._line("bind", report.bind_json(row, known, looked.get(key(row))))
+        sys.stdout.flush()
+
     def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
         """Print an object for each attempt that is still not over, with the stack that holds it."""
         for row in rows:
@@ -123,6 +149,13 @@ class JsonPrinter:
 
     def _line(self, kind: str, value: dict[str, object]) -> None:
         print(json.dumps({"type": kind, **value}))
+
+
+def _serves(rows: Binds) -> npt.NDArray[np.bool_]:
+    # TCP by listen(2), UDP by a port of its choice; clients are quiet.
+    udp = (rows["protocol"] == UDP) & (rows["port_asked"] > 0)
+    serves: npt.NDArray[np.bool_] = (rows["call"] == BindCall.listen) | udp
+    return serves
 
 
 def _stack_id(row: np.void) -> int:

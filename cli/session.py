@@ -3,31 +3,41 @@
 Holds what must be held between rounds and nothing that prints.
 """
 
+import errno
 import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from porttrace.analysis import attempts
 from porttrace.analysis.assemble import assemble, exits_of, held_rows, losses_of, watches_of
+from porttrace.analysis.binds import binds_of, joined_binds
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
     Attempts,
+    Binds,
     Finding,
     Host,
+    Looked,
     Loss,
     Process,
     Suspect,
     Trace,
     no_attempts,
+    no_binds,
 )
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
 # Rows kept for the findings and the tables; what is older was printed and is let go.
 MAX_ROWS = 1_000_000
+# Of bind(2) and listen(2): the latest.
+MAX_BINDS = 100_000
+LOOK_NS = 500_000_000
+"""So long the line of a bind that failed waits for who holds the port."""
 # A hold this long makes us ask what could be the cause, while the process is there.
 _SUSPECT_NS = 10_000_000
 ASK_AGAIN_S = 30.0
@@ -45,6 +55,10 @@ class Session:
         self._rows: list[Attempts] = []
         self._kept = 0
         self._dropped = 0
+        self._binds: list[Binds] = []
+        self._binds_kept = 0
+        self._untold = no_binds()
+        self.looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
         self._exits: dict[int, int] = {}
         self._watches: dict[int, int] = {}
@@ -77,6 +91,32 @@ class Session:
         held |= rows["retransmits"] > 0
         self._ask_about(np.unique(rows["pid"][held]).tolist())
         return rows
+
+    def take_binds(self, done: Round, last: bool = False) -> Binds:
+        """Add the calls of bind(2) and listen(2) of a round; return those that can be told.
+
+        Those that failed wait for a moment, until somebody has looked who holds the port.
+        """
+        self.looked.update({key: each for each in done.looked for key in each.keys})
+        rows = binds_of(done.events)
+        if len(rows):
+            self._binds.append(rows)
+            self._binds_kept += len(rows)
+        while self._binds_kept > MAX_BINDS and len(self._binds) > 1:
+            for row in self._binds.pop(0):
+                self._binds_kept -= 1
+                self.looked.pop((int(row["time_ns"]), int(row["tid"])), None)
+        self._untold = np.concatenate([self._untold, rows])
+        ready = self._told_now(self._untold, last)
+        rows, self._untold = self._untold[ready], self._untold[~ready]
+        return rows
+
+    def _told_now(self, rows: Binds, last: bool) -> npt.NDArray[np.bool_]:
+        old = rows["time_ns"] < time.monotonic_ns() - LOOK_NS
+        ready: npt.NDArray[np.bool_] = (rows["errno"] != errno.EADDRINUSE) | old | last
+        for row in np.flatnonzero(~ready).tolist():
+            ready[row] = (int(rows["time_ns"][row]), int(rows["tid"][row])) in self.looked
+        return ready
 
     def _keep(self, rows: Attempts) -> None:
         if len(rows):
@@ -133,6 +173,8 @@ class Session:
             processes=self.processes,
             stacks=self.stacks,
             losses=self._losses,
+            binds=joined_binds(self._binds),
+            looked=self.looked,
             exits=self._exits,
             watches=self._watches,
             host=self._host,

@@ -1,6 +1,7 @@
 """`porttrace show FILE TABLE`: the rows of a recording, chosen, sorted and cut."""
 
 import dataclasses
+import errno
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from porttrace.cli.writing import print_pieces, say_incomplete
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _OUTCOMES = [outcome.name for outcome in Outcome]
+_EITHER = [*_OUTCOMES, "ok", *sorted(errno.errorcode.values())]
 # Events know neither how their attempt ended nor how long it was held.
 _OF_ATTEMPTS = {"outcomes": "--outcome", "held_ns": "--held", "containers": "--container"}
 
@@ -36,18 +38,22 @@ _FILTERS = (
     click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
                  help="Of this container, machine or systemd service."),
     click.option("--comm", "comms", multiple=True, metavar="NAME", help="Of threads of this name."),
-    click.option("-P", "--port", "ports", type=Ports(), help="To these remote ports."),
+    click.option("-P", "--port", "ports", type=Ports(),
+                 help="To these remote ports; of binds, these local ones."),
     click.option("--destination", "destinations", multiple=True, metavar="ADDRESS[:PORT]",
                  help="To this address; [ADDRESS]:PORT for IPv6."),
-    click.option("--outcome", "outcomes", multiple=True, type=click.Choice(_OUTCOMES),
-                 metavar="OUTCOME", help=f"That ended so: {', '.join(_OUTCOMES)}."),
+    click.option("--outcome", "outcomes", multiple=True, type=click.Choice(_EITHER),
+                 metavar="OUTCOME", help=f"That ended so: {', '.join(_OUTCOMES)}; of binds an "
+                                         "errno's name, or ok."),
     click.option("--held", "held_s", type=Duration(), help="Held for at least this time."),
 )  # fmt: skip
 
 
 @click.command(name="show")
 @click.argument("file", type=click.Path(allow_dash=True))
-@click.argument("table", type=click.Choice(("attempts", "accepts", "events", "concurrency")))
+@click.argument(
+    "table", type=click.Choice(("attempts", "binds", "accepts", "events", "concurrency"))
+)
 @_filters
 @click.option("--scope", type=click.Choice(SCOPES), metavar="SCOPE",
               help=f"Whom concurrency counts: {', '.join(SCOPES)}.")  # fmt: skip
@@ -67,7 +73,7 @@ def show(
     as_csv: bool,
     **chosen: Any,
 ) -> None:
-    """Print a table of a recording: attempts, accepts, events, or how many were open at once.
+    """Print a table of a recording: attempts, binds, accepts, events, or how many were open.
 
     FILE is what 'porttrace record -o FILE' wrote, or - for standard input. Filters choose
     attempts, also those that concurrency counts. Times are seconds since the recording began,
@@ -76,6 +82,7 @@ def show(
     \b
     Example:
       porttrace show login.ptrace attempts --held 1s --sort held --reverse
+      porttrace show login.ptrace binds --outcome EADDRINUSE
       porttrace show login.ptrace events --pid 1234 --json
       porttrace show login.ptrace concurrency --scope destination --csv
     """
@@ -102,10 +109,17 @@ _NO_ACCEPTS = (
     "host tells why no better mode was used."
 )
 _FROM_EVENTS = {"events": tables.events, "accepts": tables.accepts}
-_ROW = {"attempts": "attempt", "accepts": "accept", "events": "event", "concurrency": "concurrency"}
+_ROW = {
+    "attempts": "attempt",
+    "binds": "bind",
+    "accepts": "accept",
+    "events": "event",
+    "concurrency": "concurrency",
+}
 _LINES: dict[str, Callable[[pd.DataFrame, int], Iterator[str]]] = {
     "attempts": rows.attempt_lines,
     "accepts": rows.accept_lines,
+    "binds": rows.bind_lines,
     "events": rows.event_lines,
     "concurrency": rows.concurrency_lines,
 }
@@ -123,6 +137,10 @@ def _check(table: str, wanted: Filter, scope: str | None, both: bool) -> None:
     unknown = [option for name, option in _OF_ATTEMPTS.items() if name in wanted.set_fields()]
     if table in _FROM_EVENTS and unknown:
         raise click.UsageError(f"{' and '.join(unknown)}: {table} do not know that; show attempts.")
+    if table == "binds" and wanted.set_fields() & {"held_ns", "destinations"}:
+        raise click.UsageError("--held and --destination: binds do not know that; use -P.")
+    if table != "binds" and set(wanted.outcomes) - set(_OUTCOMES):
+        raise click.UsageError(f"--outcome of {table} is one of {', '.join(_OUTCOMES)}.")
     if table == "accepts" and wanted.destinations:
         raise click.UsageError(
             "--destination: accepts have a peer and a listener; use -P or --pid."
@@ -130,6 +148,8 @@ def _check(table: str, wanted: Filter, scope: str | None, both: bool) -> None:
 
 
 def _frame(recording: Recording, table: str, wanted: Filter, scope: str) -> pd.DataFrame:
+    if table == "binds":
+        return rows.chosen(tables.binds(recording.trace), wanted)
     if table in _FROM_EVENTS:
         return rows.chosen(_FROM_EVENTS[table](recording.events), wanted)
     attempts = rows.chosen(tables.attempts(recording.trace), wanted)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Held, Holder, Host, Looked, NotLooked, Process, Suspect
 
 _T = TypeVar("_T")
 
@@ -54,6 +54,7 @@ class Beside:
     held: tuple[Held, ...] | None = None  # at the last look; None: nobody looked
     carried: int = 0  # so many rows at the front stood in the part before this one, too
     end: End | None = None
+    looked: tuple[Looked, ...] = ()  # after calls of bind(2) or listen(2) that failed
 
 
 def header_values(header: TraceHeader) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def to_json(beside: Beside, number: int) -> bytes:
         "processes": [_short(process) for process in beside.processes.values()],
         "stacks": beside.stacks,
         "suspects": {pid: [vars(fact) for fact in found] for pid, found in beside.suspects.items()},
+        "looked": [_looked_values(each) for each in beside.looked],
         "carried": beside.carried,
     }
     values = {key: value for key, value in values.items() if value or key == "batch"}
@@ -89,6 +91,16 @@ def to_json(beside: Beside, number: int) -> bytes:
     if beside.end:
         values["end"] = _end_values(beside.end)
     return json.dumps(values, separators=(",", ":")).encode()
+
+
+def _looked_values(looked: Looked) -> dict[str, Any]:
+    # What is not known is left out: most of a holder is.
+    nothing = vars(Holder(""))
+    holders = [
+        {key: value for key, value in vars(each).items() if value != nothing[key]}
+        for each in looked.holders
+    ]
+    return {**vars(looked), "holders": holders, "facts": dict(looked.facts)}
 
 
 def _end_values(end: End) -> dict[str, Any]:
@@ -118,6 +130,7 @@ def from_json(text: bytes) -> tuple[Beside, int]:
             for pid, found in values.get("suspects", {}).items()
         },
         held=None if held is None else tuple(held),
+        looked=tuple(_looked(each) for each in values.get("looked", ())),
         carried=values.get("carried", 0),
         end=_end(values["end"]) if "end" in values else None,
     )
@@ -126,6 +139,12 @@ def from_json(text: bytes) -> tuple[Beside, int]:
 
 def _process(values: dict[str, Any]) -> Process:
     return _made(Process, {**values, "preloads": tuple(values.get("preloads", ()))})
+
+
+def _looked(values: dict[str, Any]) -> Looked:
+    keys = tuple((int(time_ns), int(tid)) for time_ns, tid in values["keys"])
+    holders = tuple(_made(Holder, {"kind": "", **each}) for each in values.get("holders", ()))
+    return _made(Looked, {**values, "keys": keys, "holders": holders})
 
 
 def _held(values: dict[str, Any]) -> Held:

@@ -144,6 +144,15 @@ _OPTIONAL = (
         ("syscalls:sys_enter_socket", "syscalls:sys_exit_socket"),
         "connects that fail before the SYN are not seen",
     ),
+    (
+        "binds",
+        tuple(
+            f"syscalls:sys_{when}_{call}"
+            for call in ("bind", "listen", "setsockopt")
+            for when in ("enter", "exit")
+        ),
+        "no calls of bind and listen, or their options are asked afterwards",
+    ),
 )
 
 

@@ -79,6 +79,19 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What was looked up right after calls of bind(2) or listen(2) failed: one look for all `keys`.
+
+    `facts` are those of the caller and of its network namespace; tracer/bindfacts.py names them.
+    """
+
+    keys: tuple[tuple[int, int], ...]  # (time_ns, tid) of the failed calls
+    holders: tuple[Holder, ...] = ()
+    facts: Mapping[str, int | str] = field(default_factory=dict)
+    after_s: float = 0.0  # so long after the first of the calls
+
+
+@dataclass(frozen=True)
 class Suspect:
     """A thing on this host that can interpose on connect: a fact, with where it was read."""
 

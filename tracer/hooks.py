@@ -41,6 +41,8 @@ class Hook:
 
 _EARLY = "connects that fail before the SYN are not seen"
 _NAMELESS = "some errors have no number"
+_BINDS = "bind(2) and listen(2) are not seen"
+_OPTIONS = "with which options sockets were bound is asked afterwards"
 _ACCEPTS = "when connections are accepted is not seen"
 
 TRACEPOINTS = tuple(
@@ -60,6 +62,11 @@ TRACEPOINTS = tuple(
         ("sock:inet_sock_set_state", "on_set_state"),
         ("syscalls:sys_enter_getsockopt", "on_getsockopt_enter", _NAMELESS),
         ("syscalls:sys_exit_getsockopt", "on_getsockopt_exit", _NAMELESS),
+        *(
+            (f"syscalls:sys_{when}_{call}", f"on_{call}_{when}", cost, "", "-DBINDS")
+            for call, cost in (("setsockopt", _OPTIONS), ("bind", _BINDS), ("listen", _BINDS))
+            for when in ("enter", "exit")
+        ),
         ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
         ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),
         (

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer import cgroups, namespaces, processes
+from porttrace.tracer.asking import ask, without_unwanted
+from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
-from porttrace.tracer.facts import Held, Host, NotLooked, Process, Suspect
+from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.modes import modes_to_try
@@ -35,6 +37,7 @@ _NO_SYMBOLS = (
     "holds before the kernel's connect are not seen: without CAP_SYSLOG, or with "
     "kernel.kptr_restrict=2, the functions on kernel stacks have no names"
 )
+_FIRST_ACTS = (EventType.START, EventType.RETURN, EventType.BIND, EventType.LISTEN)
 _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 # A tracer that names every process of a host must not grow with it.
 _MAX_PROCESSES = 20_000
@@ -49,6 +52,7 @@ class Round:
     watermark_ns: int
     processes: Mapping[int, Process] = field(default_factory=dict)  # first seen in this round
     stacks: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    looked: tuple[Looked, ...] = ()  # what was found out about calls that failed, in this round
 
 
 class LiveTrace:
@@ -70,6 +74,7 @@ class LiveTrace:
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
         self._not_looked: dict[NotLooked, None] = {}
+        self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
@@ -86,7 +91,9 @@ class LiveTrace:
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
             self._reader = Reader(self.probe)
-            self._known = {pid: self._now(pid) for pid in self.options.pids}
+            self._known.update({pid: self._now(pid) for pid in self.options.pids})
+            bell = self.probe.bell()
+            self._lookups = Lookups(bell, self._known, self._names.of) if bell else None
             self._first = dict(self._known)
         except BaseException:
             self._close()
@@ -98,6 +105,8 @@ class LiveTrace:
         self._close()
 
     def _close(self) -> None:
+        if self._lookups:
+            self._lookups.stop()
         if self._wire:
             self._wire.close()
         self.probe.close()
@@ -126,13 +135,17 @@ class LiveTrace:
     def read(self, timeout_ms: int = ROUND_MS) -> Round:
         """Wait at most `timeout_ms` for events and return what is final now."""
         started_ns, events = joined(self._reader.take(timeout_ms))
+        ask(events)
         ready = self._order.push(self._with_made(events), started_ns) if started_ns else no_events()
         return self._round(events, ready)
 
     def finish(self) -> Round:
         """Drain what is left and return it: the last round."""
+        if self._lookups:
+            self._lookups.stop()
         self._reader.stop()
         started_ns, events = joined(self._reader.take(0))
+        ask(events)
         ready = self._order.push(self._with_made(events), started_ns)
         return self._round(events, np.concatenate([ready, self._order.drain()]))
 
@@ -144,7 +157,9 @@ class LiveTrace:
     def _round(self, events: Events, ready: Events) -> Round:
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
-        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks)
+        ready = without_unwanted(ready, self.options.local_ports)
+        looked = self._lookups.taken() if self._lookups else ()
+        return Round(ready, self._order.watermark_ns, self._new_processes(events), stacks, looked)
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
@@ -160,7 +175,7 @@ class LiveTrace:
         for pid in _pids(events, EventType.EXEC):
             self._known.pop(pid, None)
             self._settled.discard(pid)
-        attempting = set(_pids(events, EventType.START, EventType.RETURN)) - self._settled
+        attempting = set(_pids(events, *_FIRST_ACTS)) - self._settled
         self._settled |= attempting
         new, self._first = self._first, {}
         for pid in _pids(events):

@@ -1,9 +1,17 @@
 """What to trace: the one value that filters, flags and buffer sizes are taken from."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 AF_INET = 2
 AF_INET6 = 10
+
+BINDS = ("all", "fixed", "failed", "none")
+"""Which calls of bind(2) and listen(2) are traced.
+
+`fixed` leaves out those that the kernel chose a port for and that do not listen (clients).
+"""
+_BINDV6ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class TraceOptions:
     netns: frozenset[int] = frozenset()  # `pids` are all processes of these network namespaces
     notes: tuple[str, ...] = ()  # what such a choice leaves out, in plain sentences
     wire: bool = True  # watch the wire for SYNs and their answers
+    binds: str = "all"  # of bind(2) and listen(2), one of BINDS
     mode: str = ""  # hook mode, one of hooks.MODES; "": the best that works
     pages: int = 0  # of the perf buffer, per CPU; a power of two; 0: as many as are reasonable
     max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
@@ -73,6 +82,11 @@ class TraceOptions:
             ("FOLLOW_CHILDREN", self.follow_children),
             ("GATE", self.targeted),
             ("WIRE", self.wire),
+            # a filter on the other end leaves out what has no other end
+            ("BINDS", self.binds != "none" and not self.remote_ports),
+            ("BINDS_FIXED", self.binds == "fixed"),
+            ("BINDS_FAILED", self.binds == "failed"),
+            ("V6ONLY_BY_DEFAULT", _v6only_by_default()),
         ):
             if on:
                 flags.append(f"-D{name}")
@@ -85,3 +99,10 @@ class TraceOptions:
 
 def _words(name: str, values: list[int] | list[str], tail: str = "") -> str:
     return f"{name} {','.join(map(str, values))}{tail}" if values else ""
+
+
+def _v6only_by_default() -> bool:
+    try:
+        return _BINDV6ONLY.read_text().strip() == "1"
+    except OSError:
+        return False

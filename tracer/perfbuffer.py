@@ -68,18 +68,21 @@ def online_cpus(listing: Path = Path("/sys/devices/system/cpu/online")) -> list[
 class PerfBuffer:
     """One ring of `pages` (0: reasonably many) per online CPU.
 
-    `connect(cpu, fd)` tells the kernel program where to write.
+    `connect(cpu, fd)` tells the kernel program where to write. `at_once`: every record wakes who
+    waits, not a quarter of a ring.
 
     Raises NotPermittedError or PorttraceError when a ring cannot be made.
     """
 
-    def __init__(self, pages: int, connect: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, pages: int, connect: Callable[[int, int], None], at_once: bool = False
+    ) -> None:
         self._rings: list[_Ring] = []
         self._poll = select.poll()
         try:
             cpus = online_cpus()
             for cpu in cpus:
-                ring = _Ring(cpu, pages or reasonable_pages(len(cpus)))
+                ring = _Ring(cpu, pages or reasonable_pages(len(cpus)), at_once)
                 self._rings.append(ring)
                 self._poll.register(ring.fd, select.POLLIN)
                 connect(cpu, ring.fd)
@@ -88,7 +91,7 @@ class PerfBuffer:
             raise
 
     def wait(self, timeout_ms: int) -> None:
-        """Wait until a ring is a quarter full, at most `timeout_ms`."""
+        """Wait until a ring is a quarter full or (`at_once`) not empty, at most `timeout_ms`."""
         with contextlib.suppress(InterruptedError):
             self._poll.poll(timeout_ms)
 
@@ -127,9 +130,9 @@ def decode(data: bytes) -> Iterator[Events]:
 
 
 class _Ring:
-    def __init__(self, cpu: int, pages: int) -> None:
+    def __init__(self, cpu: int, pages: int, at_once: bool) -> None:
         self._size = pages * _PAGE
-        self.fd = _open_ring(cpu, self._size // 4)
+        self.fd = _open_ring(cpu, 1 if at_once else self._size // 4)
         try:
             self._map = mmap.mmap(self.fd, _PAGE + self._size)
         except OSError as error:

@@ -21,6 +21,7 @@ from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.program import Refused, load
 from porttrace.tracer.source import join_source
 
+_BELL_PAGES = 16
 ANY_CPU = 0xFFFF
 """The CPU of a loss that no CPU is known for."""
 
@@ -128,6 +129,21 @@ class Probe:
             table[table.Key(cpu)] = table.Leaf(fd)
 
         self._buffer = PerfBuffer(self.options.pages, connect)
+
+    def bell(self) -> PerfBuffer | None:
+        """Return a buffer of its own of the calls of bind(2) and listen(2) that failed.
+
+        Every record wakes who waits for it. It is the caller's to close. None where such calls
+        are not traced.
+        """
+        if "-DBINDS" not in self._flags:
+            return None
+        table = self._bpf["failed_binds"]
+
+        def connect(cpu: int, fd: int) -> None:
+            table[table.Key(cpu)] = table.Leaf(fd)
+
+        return PerfBuffer(_BELL_PAGES, connect, at_once=True)
 
     def __enter__(self) -> "Probe":
         return self

@@ -16,7 +16,7 @@ import numpy as np
 from porttrace.tracer.beside import Beside, End, TraceHeader
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events
-from porttrace.tracer.facts import Held, Process, Suspect
+from porttrace.tracer.facts import Held, Looked, Process, Suspect
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 from porttrace.tracer.parts import Parts
 from porttrace.tracer.tracefile import TraceWriter
@@ -48,6 +48,7 @@ class _Waiting:
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     suspects: dict[int, tuple[Suspect, ...]] = field(default_factory=dict)
     held: tuple[Held, ...] | None = None
+    looked: list[Looked] = field(default_factory=list)
     end: End | None = None
 
 
@@ -92,6 +93,7 @@ class Recorder:
             waiting = self._waiting
             waiting.processes.update(done.processes)
             waiting.stacks.update(done.stacks)
+            waiting.looked += done.looked
             waiting.watermark_ns = done.watermark_ns
             self._queue(done.events)
             if waiting.rows >= self._pace.least_rows:
@@ -160,7 +162,12 @@ class Recorder:
         self.lost += lost_in(events)
         most = self._pace.most_rows
         pieces = [events[at : at + most] for at in range(0, len(events), most)] or [events]
-        facts = Beside(processes=taken.processes, stacks=taken.stacks, suspects=taken.suspects)
+        facts = Beside(
+            processes=taken.processes,
+            stacks=taken.stacks,
+            suspects=taken.suspects,
+            looked=tuple(taken.looked),
+        )
         for number, piece in enumerate(pieces[:-1], 1):
             # Sorted by time: nothing older than what is next will come.
             watermark_ns = min(int(pieces[number]["time_ns"][0]), taken.watermark_ns)
@@ -236,7 +243,7 @@ class _File:
 
     def _is_idle(self, events: Events, beside: Beside) -> bool:
         # Nothing to tell but that time goes on, which is told now and then.
-        news = beside.processes or beside.stacks or beside.suspects or beside.end
+        news = beside.processes or beside.stacks or beside.suspects or beside.looked or beside.end
         held = beside.held if beside.held is not None else self._held
         if len(events) or news or held != self._held:
             return False

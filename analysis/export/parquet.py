@@ -1,7 +1,7 @@
-"""Attempts and events as Parquet: typed, compressed, units in the names of the columns.
+"""Attempts, binds and events as Parquet: typed, compressed, units in the names of the columns.
 
-Two files, since the tables have little in common: here a row an attempt, there several records
-for each. Text is plain text in the schema; Parquet's own dictionaries keep it small.
+A file each, since the tables have little in common: a row an attempt, a row a bind, and several
+records for each. Text is plain text in the schema; Parquet's own dictionaries keep it small.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,8 @@ from porttrace.analysis import tables
 from porttrace.analysis.model import Trace
 from porttrace.tracer.event import Events
 
+# Of binds; a column of nothing would have no type.
+_TEXTS = ("protocol", "options", "error", "holders", "advice")
 _CHUNK = 131_072  # rows that are converted and written at once: one row group
 
 
@@ -26,6 +28,13 @@ def attempts_file(trace: Trace) -> Iterator[bytes]:
 def events_file(records: Events) -> Iterator[bytes]:
     """Yield the file of the kernel's records: the columns of `tables.events`."""
     return _file(tables.events(records[at : at + _CHUNK]) for at in _starts(len(records)))
+
+
+def binds_file(trace: Trace) -> Iterator[bytes]:
+    """Yield the file of the calls of bind(2) and listen(2): the columns of `tables.binds`."""
+    frame = tables.binds(trace)
+    frame = frame.astype(dict.fromkeys(_TEXTS, "string"))
+    return _file(frame.iloc[at : at + _CHUNK] for at in _starts(len(frame)))
 
 
 def _starts(count: int) -> Iterable[int]:

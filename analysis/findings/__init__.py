@@ -5,11 +5,13 @@ A rule takes the trace and the findings of the rules before it and returns its o
 
 from collections.abc import Callable, Sequence
 
+from porttrace.analysis.findings.bind_conflict import bind_conflict
 from porttrace.analysis.findings.dead_destination import dead_destination
 from porttrace.analysis.findings.family import broken_family
 from porttrace.analysis.findings.limited import limited_connects
 from porttrace.analysis.findings.lost import syn_lost
 from porttrace.analysis.findings.paced import paced_connects
+from porttrace.analysis.findings.port_shared import port_shared
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
 from porttrace.analysis.findings.storm import connect_storm
@@ -28,6 +30,8 @@ RULES: tuple[Rule, ...] = (
     timeout_source,
     connect_storm,
     broken_family,
+    bind_conflict,
+    port_shared,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 

@@ -13,21 +13,28 @@ from porttrace.analysis.suspects import could_hold
 def closing(trace: Trace, findings: Sequence[Finding]) -> str:
     """Return what is wrong, what could be behind it and what to do now, or that nothing is."""
     open_waits = remarks(trace, findings)
-    if not len(trace.attempts):
-        return "\n".join(_nothing_seen(trace))
-    if not findings and not open_waits:
+    if findings or open_waits:
+        return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
+    if len(trace.attempts):
         return "\n".join(
             wrapped(
                 f"Nothing wrong found in {names.count(len(trace.attempts), 'attempt')}: no connect "
                 "was held up by another, and none waited for long."
             )
         )
-    return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
+    return "\n".join(_nothing_seen(trace))
+
+
+def _binds_seen(trace: Trace) -> str:
+    number = len(trace.binds)
+    if not number or (trace.binds["errno"] > 0).any():
+        return "Nothing can be said."
+    return f"{names.count(number, 'call')} of bind and listen worked."
 
 
 def _nothing_seen(trace: Trace) -> list[str]:
     filtered = f" that matches the filter ({trace.filter})" if trace.filter else ""
-    sentence = f"No connection attempt{filtered} was seen. Nothing can be said."
+    sentence = f"No connection attempt{filtered} was seen. {_binds_seen(trace)}"
     return wrapped(printable(sentence))
 
 

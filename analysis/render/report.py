@@ -11,8 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from porttrace.analysis import names, summary
-from porttrace.analysis.model import Answer, Finding, Origin, Outcome, Party, Process, Trace
+from porttrace.analysis import bind_names, names, summary
+from porttrace.analysis.model import (
+    Answer,
+    BindCall,
+    BindOption,
+    Finding,
+    Looked,
+    Origin,
+    Outcome,
+    Party,
+    Process,
+    Trace,
+)
 from porttrace.analysis.render.escape import written
 
 SCHEMA = 1
@@ -138,6 +149,44 @@ def attempt_json(
         "wire_destination": _translated(row, "d"),
         "complete": bool(row["complete"]),
         **{mark: int(row[mark]) or None for mark in _MARKS},
+    }
+
+
+def bind_json(
+    row: np.void, known: Process | None = None, found: Looked | None = None
+) -> dict[str, Any]:
+    """Return one BIND row as plain values. `known` is its process, `found` what was looked up.
+
+    `port_got` is null where it is not known, `options` where none of them is.
+    """
+    known = known or Process(0)
+    on = {each.name: bind_names.option(row, each) for each in BindOption if row["options_known"]}
+    holders = [vars(each) for each in found.holders] if found else []
+    return {
+        "time_ns": int(row["time_ns"]),
+        "call_ns": int(row["call_ns"]),
+        "pid": int(row["pid"]),
+        "tid": int(row["tid"]),
+        "comm": _plain(names.comm(row)),
+        "container": _plain(known.container),
+        "container_name": _plain(known.container_name),
+        "ns_pid": known.ns_pid or None,
+        "uid": int(row["uid"]),
+        "netns": known.netns or None,
+        "call": bind_names.call(row),
+        "protocol": bind_names.protocol(row) or None,
+        "family": {2: 4, 10: 6}.get(int(row["family"])),
+        "addr": bind_names.address(row),
+        "port_asked": int(row["port_asked"]),
+        "port_got": int(row["port_got"]) or None,
+        "backlog": int(row["backlog"]) if row["call"] == BindCall.listen else None,
+        "errno": int(row["errno"]),
+        "error": bind_names.error(row) or None,
+        "options": on or None,
+        "destination": names.destination(row) if row["dport"] else None,
+        "holders": [_plain(each) for each in holders],
+        "not_shown": bind_names.not_shown(row, found) or None,
+        "facts": _plain(dict(found.facts)) if found else {},
     }
 
 

@@ -8,8 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from porttrace.analysis import names, summary
-from porttrace.analysis.model import Finding, Origin, Outcome, Party, Process, Suspect, Trace
+from porttrace.analysis import bind_names, names, summary
+from porttrace.analysis.model import (
+    Finding,
+    Looked,
+    Origin,
+    Outcome,
+    Party,
+    Process,
+    Suspect,
+    Trace,
+)
 from porttrace.analysis.render import who
 from porttrace.analysis.render.closing import closing, level
 from porttrace.analysis.render.escape import printable
@@ -95,6 +104,25 @@ def pending_line(
     cells = time, str(row["pid"]), names.comm(row), names.destination(row), state, held, took
     inside = "" if row["syn_ns"] else ", called by ".join(telling(frames)[:2])
     return _line(*cells, known=known) + (f"\n{'':17}held in {printable(inside)}" if inside else "")
+
+
+def bind_line(
+    row: np.void, time: str, known: Process | None = None, found: Looked | None = None
+) -> str:
+    """Return the lines of one BIND row: who wanted what, the answer, and who holds the port."""
+    wanted = f"{bind_names.call(row)} {bind_names.protocol(row)} {bind_names.local(row)}"
+    if row["dport"]:
+        wanted = f"a local port to {names.destination(row)}"
+    error = bind_names.error(row)
+    inside = names.inside(known)
+    name = who.called(inside, names.comm(row), max(_NAME, who.width(inside, names.comm(row))))
+    got = f" (port {int(row['port_got'])})" if row["port_got"] != row["port_asked"] else ""
+    answer = f"{error}: {bind_names.error_words(row)}" if error else f"ok{got}"
+    lines = [f"{time:>8} {int(row['pid']):>7} {name} {wanted}: {answer}"]
+    told = [bind_names.holder(each) for each in found.holders] if found else []
+    for each in told or filter(None, [bind_names.not_shown(row, found)]):
+        lines += wrapped(printable(each), f"{'':17}held by: " if told else " " * 17)
+    return "\n".join(lines)
 
 
 def short(ns: float) -> str:

@@ -9,7 +9,7 @@ from porttrace.analysis.assemble import assemble
 from porttrace.analysis.attempts import Open, step
 from porttrace.analysis.frames import attempts_table, binds_table, concurrency_table
 from porttrace.analysis.model import Host, Process, Trace, no_attempts
-from porttrace.tracer.event import Events
+from porttrace.tracer.event import Events, no_events
 
 
 def trace_of(table: Events, **about: object) -> Trace:
@@ -76,8 +76,8 @@ def test_of_no_attempts() -> None:
     assert len(concurrency_table(trace_of(events().array()), "process")) == 0
 
 
-def test_binds_have_columns_and_no_rows() -> None:
-    frame = binds_table()
+def test_without_binds_there_are_columns_and_no_rows() -> None:
+    frame = binds_table(trace_of(no_events()))
     assert len(frame) == 0 and {"addr", "port_asked", "errno", "holders"} <= set(frame.columns)
 
 

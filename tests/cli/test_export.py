@@ -18,9 +18,12 @@ def export(kind: str, to: Path | str, *more: str) -> int:
     return main(["export", str(FILE), "-f", kind, "-o", str(to), *more])
 
 
-def test_parquet_is_two_files(tmp_path: Path) -> None:
+def test_parquet_is_three_files(tmp_path: Path) -> None:
     assert export("parquet", tmp_path / "a.parquet") == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.events.parquet", "a.parquet"]
+    names = ["a.binds.parquet", "a.events.parquet", "a.parquet"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    binds = pq.read_table(tmp_path / "a.binds.parquet")  # no row, and each column has its type
+    assert binds.num_rows == 0 and "null" not in {str(each.type) for each in binds.schema}
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 2
     assert pq.read_table(tmp_path / "a.events.parquet").num_rows == len(load(FILE).events)
 
@@ -80,7 +83,7 @@ def test_perfetto_refuses_a_terminal(
 
 def test_parquet_needs_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert export("parquet", "-") == 2
-    assert "two files" in capsys.readouterr().err
+    assert "several files" in capsys.readouterr().err
 
 
 def test_parquet_of_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

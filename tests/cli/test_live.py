@@ -18,7 +18,7 @@ import pytest
 from builders import S, events, packed
 from fakelive import FakeLive, Story
 from porttrace.analysis import load
-from porttrace.analysis.model import Attempts, Finding, Trace
+from porttrace.analysis.model import Attempts, Binds, Finding, Trace
 from porttrace.cli import main
 from porttrace.cli.session import Session
 from porttrace.tracer import processes
@@ -163,6 +163,7 @@ class Told:
 
     def begin(self, note: str) -> None: ...
     def attempts(self, rows: Attempts) -> None: ...
+    def binds(self, rows: Binds, looked: object) -> None: ...
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
 
     def pending(self, rows: Attempts, now_ns: int, stacks: object) -> None:

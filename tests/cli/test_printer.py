@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from binding import call, listener, trace_of_binds
 from builders import NEVER, S, events
 from porttrace.analysis.assemble import assemble
 from porttrace.analysis.attempts import Open, step
-from porttrace.analysis.model import Finding, Trace, no_attempts
+from porttrace.analysis.model import Finding, Looked, Trace, no_attempts
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
 
 FINDING = Finding("serialized-connects", "critical", 0.9, {"pid": 7}, "web waits \x1b[2J")
@@ -93,3 +94,31 @@ def test_every_attempt_is_told_once_as_over_or_open(capsys: pytest.CaptureFixtur
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ids = [each["attempt_id"] for each in told if each["type"] == "attempt"]
     assert sorted(ids) == whole.attempts["attempt_id"].tolist()
+
+
+def bound() -> Trace:
+    """Return a trace with a bind that failed, one of a client, and a server's listen."""
+    bad = call(at=2 * S, error=98, comm=b"we\x1bb")
+    client, server = call(to="0.0.0.0:0", at=3 * S, got=40_000), call("listen", at=4 * S)
+    looked = Looked(((2 * S, 7),), (listener(comm="\x1b[2J"),), {}, 0.001)
+    return trace_of_binds(bad, client, server, looked=[looked])
+
+
+def test_binds_that_matter_are_told_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = bound()
+    TextPrinter(S).binds(whole.binds, whole.looked)
+    first, second, *_, third = capsys.readouterr().out.splitlines()
+    assert first.split(maxsplit=3)[:3] == ["1.000", "7", "we\\x1bb"]
+    assert first.endswith("bind tcp 0.0.0.0:80: EADDRINUSE: address already in use")
+    assert "held by: \\x1b[2J (pid 12, user root) listens on 0.0.0.0:80" in second
+    assert third.endswith("listen tcp 0.0.0.0:80: ok")
+
+
+def test_every_bind_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = bound()
+    JsonPrinter(whole.processes).binds(whole.binds, whole.looked)
+    bad, client, server = map(json.loads, capsys.readouterr().out.splitlines())
+    assert {bad["type"], client["type"], server["type"]} == {"bind"}
+    assert (bad["error"], bad["port_got"], bad["holders"][0]["pid"]) == ("EADDRINUSE", None, 12)
+    assert (client["port_asked"], client["port_got"], client["error"]) == (0, 40_000, None)
+    assert (server["call"], server["netns"], server["options"]["reuseaddr"]) == ("listen", 1, False)

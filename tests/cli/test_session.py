@@ -4,15 +4,18 @@ import time
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
 import pytest
 
+from binding import call, listener
 from builders import MS, S, events, packed
 from fakelive import FakeLive, Story
 from porttrace.analysis.model import Outcome, Process
 from porttrace.cli import session as module
-from porttrace.cli.session import Session
-from porttrace.tracer.facts import Held, NotLooked
-from porttrace.tracer.live import LiveTrace
+from porttrace.cli.session import LOOK_NS, Session
+from porttrace.tracer.event import no_events
+from porttrace.tracer.facts import Held, Looked, NotLooked
+from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
 
 PID_7 = TraceOptions(pids=frozenset((7,)))
@@ -148,3 +151,35 @@ def test_whether_gates_were_watched(options: TraceOptions, missing: list[str], s
     for cost in missing:
         assert f"Not available on this host: {cost}." in trace.notes
     assert any("whole host" in note for note in trace.notes) is not options.targeted
+
+
+def test_a_bind_that_failed_waits_for_who_holds_the_port() -> None:
+    now_ns = time.monotonic_ns()
+    session, _ = session_of(Story())
+    bad, good = call(at=now_ns, error=98), call(at=now_ns + 1)
+    told = session.take_binds(Round(np.concatenate([bad, good]), now_ns))
+    assert told["errno"].tolist() == [0]
+    looked = Looked(((now_ns, 7),), (listener(),), {}, 0.001)
+    told = session.take_binds(Round(no_events(), now_ns, looked=(looked,)))
+    assert told["errno"].tolist() == [98]
+    assert session.trace(now_ns + S).looked[now_ns, 7] == looked
+    assert len(session.trace(now_ns + S).binds) == 2
+
+
+def test_it_does_not_wait_for_ever() -> None:
+    session, _ = session_of(Story())
+    assert len(session.take_binds(Round(call(at=time.monotonic_ns(), error=98), 1))) == 0
+    assert len(session.take_binds(Round(no_events(), 1), last=True)) == 1
+    old = call(at=time.monotonic_ns() - LOOK_NS - 1, error=98)
+    assert len(session.take_binds(Round(old, 1))) == 1
+
+
+def test_old_binds_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("porttrace.cli.session.MAX_BINDS", 10)
+    session, _ = session_of(Story())
+    for at in range(1, 31):
+        looked = Looked(((at, 7),), (), {}, 0.001)
+        session.take_binds(Round(call(at=at, error=98), at, looked=(looked,)))
+    trace = session.trace(S)
+    assert trace.binds["time_ns"].tolist() == list(range(21, 31))
+    assert sorted(trace.looked) == [(at, 7) for at in range(21, 31)]

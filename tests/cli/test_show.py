@@ -56,7 +56,9 @@ def test_concurrency_counts_the_chosen_attempts(capsys: pytest.CaptureFixture[st
         (["attempts", "--json", "--csv"], "exclude each other"),
         (["events", "--held", "1s"], "--held: events do not know"),
         (["events", "--outcome", "refused"], "--outcome: events do not know"),
-        (["binds"], "'binds'"),
+        (["binds", "--held", "1s"], "binds do not know that"),
+        (["attempts", "--outcome", "EADDRINUSE"], "--outcome of attempts is one of"),
+        (["bounds"], "'bounds'"),
         (["attempts", "--outcome", "slow"], "'slow'"),
     ],
 )

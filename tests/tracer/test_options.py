@@ -1,5 +1,7 @@
 """One value tells the filter in words to a person and in flags to the compiler."""
 
+from pathlib import Path
+
 import pytest
 
 from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
@@ -20,8 +22,33 @@ def test_everything_is_traced_without_a_word() -> None:
     options = TraceOptions()
     assert options.describe() == ""
     assert not options.targeted
-    assert options.cflags(12) == ["-DSELF_PID=12", "-DMAX_ATTEMPTS=65536", "-DWIRE"]
+    assert options.cflags(12) == ["-DSELF_PID=12", "-DMAX_ATTEMPTS=65536", "-DWIRE", "-DBINDS"]
     assert "-DWIRE" not in TraceOptions(wire=False).cflags(12)
+
+
+@pytest.mark.parametrize(
+    ("binds", "flags"),
+    [
+        ("all", {"-DBINDS"}),
+        ("fixed", {"-DBINDS", "-DBINDS_FIXED"}),
+        ("failed", {"-DBINDS", "-DBINDS_FAILED"}),
+        ("none", set()),
+    ],
+)
+def test_which_binds(binds: str, flags: set[str]) -> None:
+    assert {flag for flag in TraceOptions(binds=binds).cflags(12) if "BINDS" in flag} == flags
+
+
+def test_a_filter_on_the_other_end_leaves_binds_out() -> None:
+    assert "-DBINDS" not in TraceOptions(remote_ports=frozenset({80})).cflags(12)
+
+
+def test_what_sockets_of_ipv6_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysctl = tmp_path / "bindv6only"
+    monkeypatch.setattr("porttrace.tracer.options._BINDV6ONLY", sysctl)
+    for text, on in (("0\n", False), ("1\n", True)):
+        sysctl.write_text(text)
+        assert ("-DV6ONLY_BY_DEFAULT" in TraceOptions().cflags(12)) is on
 
 
 def test_every_filter_in_words() -> None:

@@ -1,0 +1,287 @@
+"""EADDRINUSE in sentences: why holder and call collide, and what to do, with its price."""
+
+from collections.abc import Callable
+
+from porttrace.analysis import bind_names, names
+from porttrace.analysis.bind_failed import Failed, Reason
+from porttrace.analysis.model import BindCall, BindOption, Holder
+from porttrace.analysis.sharing import Claim, why
+
+_STATES = {"listener": "listening", "bound": "bound", "time_wait": "time_wait"}
+_QUIC = 443
+
+
+def in_use(call: Failed) -> Reason:
+    """Return who keeps the port from a call that failed with EADDRINUSE, and what to do."""
+    if not call.port:
+        return _no_free_port(call)
+    holder = call.holders[0] if call.holders else None
+    if holder is None:
+        return Reason("unknown", _capital(bind_names.not_shown(call.row, call.looked)) + ".",
+                      _look_again(call), sure=0.7)  # fmt: skip
+    said, advice = _OF_HOLDER.get(holder.kind, _nobody)(call, holder)
+    more = len(call.holders) - 1
+    others = (
+        f" {names.count(more, 'more socket')} on the port stood in the way as well." if more else ""
+    )
+    sure = 0.7 if holder.kind in ("unknown", "namespace") else 0.95
+    if holder.kind == "unknown" and call.text("netns_by") == "own":
+        said += (
+            " It had ended before its network namespace could be seen: looked at was that of "
+            "porttrace."
+        )
+    return Reason(holder.kind, said + others, advice, holder, sure)
+
+
+def _no_free_port(call: Failed) -> Reason:
+    first, last = call.fact("range_first"), call.fact("range_last")
+    where = f" ({first}-{last})" if first > 0 else ""
+    return Reason(
+        "no-free-port",
+        f"It asked for any port, and every one of net.ipv4.ip_local_port_range{where} was taken "
+        "for this address.",
+        (
+            f"Widen the range: {call.there}sysctl -w net.ipv4.ip_local_port_range='10240 65535' "
+            "(fixed ports of servers inside it must be reserved: "
+            "net.ipv4.ip_local_reserved_ports).",
+            "See who has them: porttrace ports, or ss -Htan | wc -l.",
+        ),
+    )
+
+
+def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
+    mine = holder.pid == int(call.row["pid"])
+    if _is_other_family(call, holder):
+        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(holder))
+    if mine:
+        return f"{said} It has the port itself already: it binds it twice.", (
+            "Look at its configuration: the same address stands there twice, or a wildcard "
+            "(0.0.0.0, [::]) beside an address that it covers. Take one of them out.",
+        )
+    if holder.reuseport and bind_names.option(call.row, BindOption.reuseport):
+        return said, (
+            f"Run both as one user ({holder.user or holder.uid}): SO_REUSEPORT shares a port "
+            "within one user only, which keeps others from taking a part of its connections.",
+            *_stop(holder),
+        )
+    if names.comm(call.row) == holder.comm and call.uid == holder.uid:
+        return f"{said} It is the same program of the same user: an instance runs already.", (
+            f"Keep the one that runs, or stop it first: kill {holder.pid} (its clients are cut "
+            "off); a service manager that restarts it must wait for its end.",
+        )
+    return said, (*_stop(holder), _another_port(call))
+
+
+def _client(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    first, last = call.fact("range_first"), call.fact("range_last")
+    inside = first <= call.port <= last
+    said = f"{_capital(bind_names.holder(holder))}: an outgoing connection has the port."
+    if inside:
+        said += (
+            f" Port {call.port} lies inside net.ipv4.ip_local_port_range ({first}-{last}), from "
+            "which the kernel takes the local ports of clients, so any connect may get it while no "
+            "server has it."
+        )
+    else:
+        said += " Its program had bound it to this port before it connected."
+    return said, (*(_reserve(call, holder) if inside else ()), *_end_connection(call, holder))
+
+
+def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
+    reserved = call.text("reserved")
+    ports = f"{reserved},{call.port}" if reserved else str(call.port)
+    return (
+        f"Keep clients off it: {call.there}sysctl -w "
+        f"net.ipv4.ip_local_reserved_ports={ports} and "
+        f"the same line (net.ipv4.ip_local_reserved_ports = {ports}) in "
+        "/etc/sysctl.d/90-reserved-ports.conf. It costs clients one port of "
+        f"{call.fact('range_last') - call.fact('range_first') + 1}; who has the port now keeps it, "
+        "and each network namespace (container) has a list of its own.",
+    )
+
+
+def _end_connection(call: Failed, holder: Holder) -> tuple[str, ...]:
+    there, _, dport = holder.remote.rpartition(":")
+    end = (
+        f"To free it at once: {call.there}ss -tK state connected 'sport = {call.port} and dst "
+        f"{there} and dport = {dport}' ends this connection (its program sees an error and may "
+        "connect anew)"
+        if dport
+        else f"To free it at once: {call.there}ss -tK 'sport = {call.port}' ends it"
+    )
+    restart = f"; so does a restart of {bind_names.owner(holder)}" if holder.pid else ""
+    return (f"{end}{restart}. Then start the server again.",)
+
+
+def _accepted(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    said = (
+        f"{_capital(bind_names.holder(holder))}: a connection that a server on this port accepted "
+        f"outlived it.{_and(_collides(call, holder))}"
+    )
+    return said, (*_reuseaddr(call), *_stop(holder))
+
+
+def _bound(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
+    if _is_other_family(call, holder):
+        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(holder))
+    return said, (*_stop(holder), _another_port(call))
+
+
+def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    left = f"{holder.frees_in_s:.0f} s" if holder.frees_in_s >= 0 else "at most 60 s"
+    said = (
+        f"A closed connection to {holder.remote or 'somebody'} keeps the port in TIME_WAIT for "
+        f"another {left}: the kernel waits there for packets that come late."
+    )
+    wait = f"Until then: wait {left} and start it again; nothing else frees the port sooner."
+    return said, (*_reuseaddr(call), wait)
+
+
+def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    stays = holder.state == "CLOSE_WAIT"
+    said = f"{_capital(bind_names.holder(holder))}: {holder.why or 'it is not over yet'}."
+    if stays and holder.pid:
+        return said, (
+            f"It stays until {bind_names.owner(holder)} closes it (it leaks the descriptor): "
+            f"kill {holder.pid}, or mend that.",
+            *_reuseaddr(call),
+        )
+    return said, (*_reuseaddr(call), *_end_connection(call, holder))
+
+
+def _udp(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
+    advice = (*_stop(holder), _another_port(call))
+    if _is_other_family(call, holder):
+        said, advice = f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *advice)
+    if call.port == _QUIC:
+        said += " 443/udp is what HTTP/3 (QUIC) is served on; it is another port than 443/tcp."
+        advice = (
+            *advice,
+            "Or let one of the two serve HTTP/3 and switch it off in the other (nginx: no 'listen "
+            "443 quic', Caddy: 'protocols h1 h2'); its clients fall back to HTTP/2 over TCP.",
+        )
+    return said, advice
+
+
+def _nobody(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
+    # descriptor, kernel, namespace, unknown: the look-up's own sentence says it best.
+    shown = bind_names.holder(holder)
+    told = holder.why if holder.why and holder.why not in shown else ""
+    said = f"{_capital(shown)}{f': {told}' if told else ''}."
+    return said, (*_stop(holder), *_look_again(call))
+
+
+_OF_HOLDER: dict[str, Callable[[Failed, Holder], tuple[str, tuple[str, ...]]]] = {
+    "listener": _listener,
+    "client": _client,
+    "accepted": _accepted,
+    "bound": _bound,
+    "time_wait": _time_wait,
+    "closing": _closing,
+    "udp": _udp,
+}
+
+
+def _stop(holder: Holder) -> tuple[str, ...]:
+    if not holder.pid:
+        return ()
+    inside = f" (in container {holder.container})" if holder.container else ""
+    return (
+        f"To free the port stop {holder.comm or 'it'}{inside}: kill {holder.pid}, or its service "
+        "by 'systemctl stop' (systemctl status "
+        f"{holder.pid} names it); whoever uses it is cut off.",
+    )
+
+
+def _another_port(call: Failed) -> str:
+    free = "porttrace port N tells whether a port is free and for whom"
+    return f"Or give one of the two another port or an address of its own; {free}."
+
+
+def _look_again(call: Failed) -> tuple[str, ...]:
+    return (f"Ask while it fails: porttrace port {call.port}/{call.protocol}.",)
+
+
+def _reuseaddr(call: Failed) -> tuple[str, ...]:
+    if bind_names.option(call.row, BindOption.reuseaddr):
+        return ()
+    return (
+        "Let the server set SO_REUSEADDR before bind (nearly every server does; in "
+        "Python allow_reuse_address, in Go it is set). It costs nothing: a running listener still "
+        "keeps the port. The closed socket must have had it set, too.",
+    )
+
+
+def _collides(call: Failed, holder: Holder) -> str:
+    first = Claim(
+        protocol=holder.protocol,
+        address=holder.address or "0.0.0.0",
+        port=holder.port,
+        v6only=holder.v6only,
+        reuseport=holder.reuseport,
+        reuseaddr=None,
+        uid=holder.uid,
+        state=_STATES.get(holder.kind, "connected"),
+    )
+    second = claim_of(call)
+    shares = (holder.reuseport, second.reuseaddr, second.reuseport)
+    if call.row["call"] == BindCall.listen:
+        return _ONE_LISTENS
+    if not any(shares):
+        return ""  # that two cannot have one port needs no words
+    try:
+        return why(first, second)
+    except ValueError:
+        return ""
+
+
+def claim_of(call: Failed) -> Claim:
+    """Return what the call asked for, in the words of `sharing`."""
+    option = bind_names.option
+    return Claim(
+        protocol=call.protocol,
+        address=call.address or "0.0.0.0",
+        port=call.port,
+        v6only=option(call.row, BindOption.v6only),
+        reuseaddr=option(call.row, BindOption.reuseaddr),
+        reuseport=option(call.row, BindOption.reuseport),
+        uid=call.uid,
+    )
+
+
+_ONE_LISTENS = (
+    "SO_REUSEADDR on both lets two sockets be bound to one port, but only one of them listen."
+)
+
+
+def _is_other_family(call: Failed, holder: Holder) -> bool:
+    return bool(holder.address) and (":" in holder.address) != (":" in call.address)
+
+
+def _dual(call: Failed, holder: Holder) -> str:
+    wide = holder.address if ":" in holder.address else call.address
+    return (
+        f"A socket of IPv6 on [{wide}] takes the same port of IPv4, too, unless it is for IPv6 "
+        "only."
+    )
+
+
+def _dual_advice(call: Failed, holder: Holder) -> tuple[str, ...]:
+    whose = "the first" if ":" in holder.address else "this program"
+    return (
+        f"Let {whose} set IPV6_V6ONLY before bind (nginx: 'listen [::]:{call.port} ipv6only=on'): "
+        "then each family has a socket of its own. For all programs that do not choose: sysctl -w "
+        "net.ipv6.bindv6only=1; those that count on one socket for both then lose IPv4. Or bind "
+        "[::] alone, which serves both.",
+    )
+
+
+def _and(sentence: str) -> str:
+    return f" {sentence}" if sentence else ""
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:] if text[:1].islower() and " (" not in text[:20] else text

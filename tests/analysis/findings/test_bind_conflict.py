@@ -1,0 +1,217 @@
+"""Each errno and each holder in words that a person on call can act on, and no false alarm."""
+
+import errno
+from dataclasses import replace
+
+import pytest
+
+from binding import RANGE, call, in_use, listener, trace_of_binds
+from builders import MS, S
+from porttrace.analysis.findings.bind_conflict import bind_conflict
+from porttrace.analysis.model import BindOption, Finding, Looked, Trace
+from porttrace.tracer.facts import Holder
+
+ON = BindOption.reuseaddr
+CLIENT = Holder("client", address="192.0.2.1", port=43611, remote="192.0.2.9:5432", pid=77,
+                comm="java", uid=1000, user="app", age_s=90.0)  # fmt: skip
+
+
+def only(trace: Trace) -> Finding:
+    (finding,) = bind_conflict(trace, ())
+    return finding
+
+
+def told(trace: Trace) -> str:
+    finding = only(trace)
+    return f"{finding.summary} {' '.join(finding.advice)}"
+
+
+def test_nothing_failed_nothing_found() -> None:
+    assert bind_conflict(trace_of_binds(), ()) == []
+    assert bind_conflict(trace_of_binds(call(), call("listen", at=2 * S)), ()) == []
+
+
+def test_the_clients_connection_on_a_servers_port() -> None:
+    finding = only(in_use(CLIENT, to="0.0.0.0:43611"))
+    assert finding.summary == (
+        "web (pid 7) could not bind tcp 0.0.0.0:43611 (EADDRINUSE, address already in use). java "
+        "(pid 77, user app) has it for its connection to 192.0.2.9:5432, for 90 s now: an outgoing "
+        "connection has the port. Port 43611 lies inside net.ipv4.ip_local_port_range "
+        "(32768-60999), from which the kernel takes the local ports of clients, so any connect may "
+        "get it while no server has it."
+    )
+    reserve, now = finding.advice
+    assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
+    assert "ss -tK state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
+    assert finding.evidence["holder_pid"] == 77
+
+
+def test_ports_that_are_reserved_already_stay_so() -> None:
+    facts = {**RANGE, "reserved": "8080,9000-9010"}
+    assert "ip_local_reserved_ports=8080,9000-9010,43611 and" in told(
+        in_use(CLIENT, to="0.0.0.0:43611", facts=facts)
+    )
+
+
+def test_a_client_that_had_bound_the_port_itself_needs_no_reservation() -> None:
+    text = told(in_use(replace(CLIENT, port=80)))
+    assert "had bound it to this port" in text and "reserved" not in text
+
+
+@pytest.mark.parametrize(
+    ("holder", "how", "words"),
+    [
+        (listener(), {}, "kill 12"),
+        (listener(container="shop"), {}, "stop nginx (in container shop)"),
+        (listener(comm="web", uid=33), {}, "an instance runs already"),
+        (listener(pid=7), {}, "it binds it twice"),
+        (listener(reuseport=True), {"on": BindOption.reuseport}, "Run both as one user"),
+        (listener(address="::", v6only=False), {}, "IPV6_V6ONLY"),
+        (listener(), {"to": "[::]:80"}, "IPV6_V6ONLY"),
+        (listener(kind="bound"), {}, "does not listen"),
+        (listener(kind="accepted", remote="192.0.2.9:50000"), {}, "SO_REUSEADDR before bind"),
+        (Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3), {}, "wait 42 s"),
+        (Holder("closing", port=80, state="FIN_WAIT2", remote="192.0.2.9:5"), {}, "FIN_WAIT2"),
+        (listener(kind="closing", state="CLOSE_WAIT"), {}, "It stays until nginx"),
+        (listener(kind="udp", protocol="udp"), {"protocol": "udp"}, "receives on 0.0.0.0:80"),
+        (Holder("kernel", port=80, why="of device wg0"), {}, "of device wg0"),
+        (Holder("descriptor", port=80, why="sent to pid 5"), {}, "sent to pid 5"),
+        (Holder("namespace", port=80, pid=4, comm="x", why="in blue"), {}, "in blue"),
+        (Holder("unknown", port=80, why="no socket has this port now"), {}, "No socket has"),
+    ],
+)
+def test_each_holder(holder: Holder, how: dict[str, object], words: str) -> None:
+    assert words in told(in_use(holder, **how))  # type: ignore[arg-type]
+
+
+def test_quic() -> None:
+    holder = listener(kind="udp", protocol="udp", port=443, comm="caddy")
+    text = told(in_use(holder, to="0.0.0.0:443", protocol="udp"))
+    assert "HTTP/3" in text and "another port than 443/tcp" in text
+
+
+def test_time_wait_with_the_option_is_waited_for() -> None:
+    holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
+    (advice,) = only(in_use(holder, on=ON)).advice
+    assert advice.startswith("Until then: wait 42 s")
+
+
+def failed(number: int, facts: dict[str, int | str], **how: object) -> str:
+    looked = Looked(((S, 7),), (), facts, 0.001)
+    return told(trace_of_binds(call(error=number, **how), looked=[looked]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("number", "facts", "how", "words"),
+    [
+        (errno.EACCES, {"unprivileged_from": 1024, "may_bind_low": 0, "exe": "/opt/web"}, {},
+         "setcap 'cap_net_bind_service=+ep' /opt/web"),
+        (errno.EACCES, {"unprivileged_from": 1024, "may_bind_low": 0}, {},
+         "sysctl -w net.ipv4.ip_unprivileged_port_start=80:"),
+        (errno.EACCES, {"unprivileged_from": 1024, "may_bind_low": 1}, {},
+         "another user namespace"),
+        (errno.EACCES, {"unprivileged_from": 1024}, {"to": "0.0.0.0:8080"}, "security module"),
+        (errno.EACCES, {"unprivileged_from": 80}, {}, "(those are below 80)"),
+        (errno.EPERM, {"unprivileged_from": 80}, {}, "bpftool cgroup tree"),
+        (errno.EADDRNOTAVAIL, {"address_is_local": 0}, {"to": "192.0.2.9:80"}, "IP_FREEBIND"),
+        (errno.EADDRNOTAVAIL, {"address_is_local": 1}, {"to": "192.0.2.9:80"}, "started too early"),
+        (errno.EADDRNOTAVAIL, {}, {"to": "[2001:db8::9]:80"}, "net.ipv6.ip_nonlocal_bind"),
+        (errno.EINVAL, {}, {"got": 8080}, "is bound to port 8080 already"),
+        (errno.EINVAL, {}, {"to": "[fe80::1]:80"}, "Name the interface"),
+        (errno.EINVAL, {}, {"what": "listen"}, "only one that is not can listen"),
+        (errno.EINVAL, {}, {}, "wrong length"),
+        (errno.EAFNOSUPPORT, {}, {}, "another family"),
+        (errno.ENOBUFS, {}, {}, "man 2 bind"),
+        (errno.EADDRINUSE, RANGE, {"to": "0.0.0.0:0"}, "any port"),
+    ],
+)  # fmt: skip
+def test_each_errno(
+    number: int, facts: dict[str, int | str], how: dict[str, object], words: str
+) -> None:
+    assert words in failed(number, facts, **how)
+
+
+def test_where_nobody_looked_it_says_so() -> None:
+    finding = only(trace_of_binds(call(error=errno.EADDRINUSE)))
+    assert "Not looked up: too many at once." in finding.summary
+    assert 0.5 < finding.confidence < 0.8
+
+
+def test_where_it_was_gone_it_says_so() -> None:
+    assert "gone 2 ms later" in told(in_use())
+
+
+def test_the_trace_itself_knows_who_bound_it() -> None:
+    trace = trace_of_binds(
+        call(pid=12, comm=b"idle", uid=5), call(at=9 * S, error=errno.EADDRINUSE)
+    )
+    finding = only(trace)
+    assert (finding.evidence["kind"], finding.evidence["holder_pid"]) == ("bound", 12)
+    assert only(replace(trace, exits={12: 8 * S})).evidence["kind"] == "unknown"
+    assert only(replace(trace, exits={12: 11 * S})).evidence["kind"] == "bound"
+
+
+def test_what_a_listener_accepted_is_no_client() -> None:
+    bound, listening = call("bind", pid=77), call("listen", pid=77, at=2 * S)
+    bad = call(at=9 * S, error=errno.EADDRINUSE)
+    looked = Looked(((9 * S, 7),), (replace(CLIENT, port=80),), RANGE, 0.001)
+    trace = trace_of_binds(bound, listening, bad, looked=[looked])
+    assert only(trace).evidence["kind"] == "accepted"
+
+
+def test_the_socket_that_wants_to_listen_is_not_in_its_own_way() -> None:
+    bad = call("listen", error=errno.EADDRINUSE, on=ON)
+    both = (listener(), listener(kind="bound", pid=7, comm="web"))
+    finding = only(trace_of_binds(bad, looked=[Looked(((S, 7),), both, RANGE, 0.001)]))
+    assert "only one of them listen" in finding.summary
+    assert "1 more socket" not in finding.summary
+
+
+# -- how bad it is -------------------------------------------------------------------
+
+
+def tried(*ats: int, then: int = 0, exits: dict[int, int] | None = None, **how: object) -> Finding:
+    calls = [call(at=at, error=errno.EADDRINUSE) for at in ats]
+    calls += [call(at=then, **how)] if then else []  # type: ignore[arg-type]
+    looked = [Looked(((at, 7),), (listener(),), RANGE, 0.001) for at in ats]
+    return only(trace_of_binds(*calls, looked=looked, exits=exits or {}))
+
+
+def test_a_program_that_ends_for_it_is_critical() -> None:
+    assert tried(S).severity == "warning"
+    assert tried(S, exits={7: S + 50 * MS}).severity == "critical"
+    assert tried(S, exits={7: 60 * S}).severity == "warning"
+
+
+def test_again_and_again_is_critical_and_one_finding() -> None:
+    finding = tried(S, 2 * S, 3 * S)
+    assert finding.severity == "critical" and " 3 times " in finding.summary
+    assert finding.evidence["failures"] == 3
+
+
+def test_a_service_that_is_started_anew_each_time_is_one_finding() -> None:
+    calls = [call(at=n * S, pid=100 + n, error=errno.EADDRINUSE) for n in (1, 2, 3)]
+    finding = only(trace_of_binds(*calls))
+    assert finding.evidence["pids"] == [101, 102, 103] and finding.subject["pids"] == [101]
+
+
+def test_who_has_it_after_all() -> None:
+    assert tried(S, then=S + 100 * MS).severity == "info"
+    later = tried(S, 2 * S, 3 * S, then=41 * S)
+    assert later.severity == "warning" and "It had it 40.0 s after" in later.summary
+
+
+def test_who_looks_for_a_free_port_is_only_noted() -> None:
+    finding = tried(S, then=S + MS, to="0.0.0.0:81")
+    assert finding.severity == "info" and "went on with port 81" in finding.summary
+    assert tried(S, then=20 * S, to="0.0.0.0:81").severity == "warning"
+
+
+def test_both_families_of_one_server() -> None:
+    # [::] takes IPv4, too, and the program then asks for that as well: it serves both.
+    finding = only(in_use(listener(pid=7, address="::", comm="web", v6only=False)))
+    assert finding.severity == "info"
+
+
+def test_a_hostile_name_stays_raw_for_whoever_prints_it() -> None:
+    assert "\x1b[2J" in told(in_use(listener(comm="\x1b[2J")))

@@ -1,0 +1,90 @@
+"""Workers of one program are told from a takeover."""
+
+from dataclasses import replace
+
+import pytest
+
+from binding import call, listener, trace_of_binds
+from builders import S
+from porttrace.analysis.findings.port_shared import port_shared
+from porttrace.analysis.model import BindOption, Finding, Looked, Trace
+
+PORT, ADDR = BindOption.reuseport, BindOption.reuseaddr
+
+
+def listening(pid: int, at: int = S, **how: object) -> object:
+    values = {"on": PORT, "to": "0.0.0.0:80", **how}
+    return call("listen", pid=pid, at=at, **values)  # type: ignore[arg-type]
+
+
+def only(trace: Trace) -> Finding:
+    (finding,) = port_shared(trace, ())
+    return finding
+
+
+def trace(*calls: object, **about: object) -> Trace:
+    return trace_of_binds(*calls, **about)  # type: ignore[arg-type]
+
+
+def test_workers() -> None:
+    finding = only(trace(listening(7), listening(8), listening(8, 2 * S, fd=4)))
+    assert (finding.severity, finding.evidence["kind"]) == ("info", "workers")
+    assert "3 sockets of one program (web, user 33)" in finding.summary
+    assert not finding.advice
+
+
+@pytest.mark.parametrize("other", [{"comm": b"shell"}, {"uid": 0}])
+def test_another_program_or_user(other: dict[str, object]) -> None:
+    finding = only(trace(listening(7), listening(9, 2 * S, **other)))
+    assert (finding.severity, finding.evidence["kind"]) == ("warning", "takeover")
+    assert "kill 9" in finding.advice[0]
+
+
+def test_one_that_was_there_before_the_trace() -> None:
+    looked = Looked(((S, 7),), (listener(), listener(pid=7)), {}, 0.001)
+    finding = only(trace(listening(7), looked=[looked]))
+    assert finding.evidence["pids"] == [7, 12] and finding.severity == "warning"
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        (listening(7),),
+        (listening(7), listening(8, to="0.0.0.0:81")),
+        (listening(7, to="127.0.0.1:80"), listening(8, to="192.0.2.1:80")),
+        (listening(7, on=ADDR), listening(8, on=ADDR)),  # TCP: one of them cannot listen
+        (listening(7), listening(8, error=98)),
+    ],
+)
+def test_nothing_is_shared(calls: tuple[object, ...]) -> None:
+    assert port_shared(trace(*calls), ()) == []
+
+
+def test_who_ended_before_shares_nothing() -> None:
+    told = trace(listening(7), listening(8, 3 * S))
+    assert port_shared(replace(told, exits={7: 2 * S}), ()) == []
+    assert port_shared(replace(told, exits={7: 4 * S}), ()) != []
+
+
+def test_udp_is_shared_by_reuseaddr() -> None:
+    calls = [
+        call("bind", "0.0.0.0:5140", protocol="udp", on=ADDR, pid=pid, uid=pid, at=pid * S)
+        for pid in (7, 8)
+    ]
+    finding = only(trace(*calls))
+    assert finding.severity == "warning" and "bound last gets everything" in finding.summary
+
+
+def test_multicast_is_heard_by_all() -> None:
+    calls = [
+        call("bind", "0.0.0.0:5353", protocol="udp", on=ADDR, pid=pid, uid=pid, at=pid * S)
+        for pid in (7, 8)
+    ]
+    finding = only(trace(*calls))
+    assert (finding.severity, finding.evidence["kind"]) == ("info", "multicast")
+
+
+def test_other_namespaces_do_not_meet() -> None:
+    told = trace(listening(7), listening(8))
+    known = {7: replace(told.processes[7], netns=1), 8: replace(told.processes[8], netns=2)}
+    assert port_shared(replace(told, processes=known), ()) == []

@@ -1,0 +1,141 @@
+"""Looking into failed calls: what is alike shares a look, and nothing is without a bound."""
+
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from binding import call
+from builders import S
+from porttrace.tracer import bindlooks
+from porttrace.tracer.bindfacts import Failure, look_into, place_of
+from porttrace.tracer.bindlooks import MOST_KEYS, MOST_KINDS, Lookups, alike
+from porttrace.tracer.event import Events, no_events
+from porttrace.tracer.facts import Looked, Process
+
+
+class Bell:
+    """A buffer that gives these rounds, one a read."""
+
+    def __init__(self, *rounds: Events) -> None:
+        self.rounds, self.closed = list(rounds), False
+
+    def wait(self, timeout_ms: int) -> None:
+        time.sleep(0.001)
+
+    def read(self) -> Events:
+        return self.rounds.pop(0) if self.rounds else no_events()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def failures(number: int, **how: Any) -> Events:
+    return np.concatenate(
+        [call(at=S + n, error=errno.EADDRINUSE, pid=os.getpid(), **how) for n in range(number)]
+    )
+
+
+def looked(*rounds: Events) -> list[Looked]:
+    bell = Bell(*rounds)
+    lookups = Lookups(bell, {})  # type: ignore[arg-type]
+    while bell.rounds:
+        time.sleep(0.005)
+    lookups.stop()
+    assert bell.closed
+    return list(lookups.taken())
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+def test_what_is_alike_is_one() -> None:
+    events = np.concatenate([failures(3), failures(2, to="[::1]:443", protocol="udp")])
+    known = {os.getpid(): Process(os.getpid(), netns=5)}
+    (one, two), (keys, more) = zip(*alike(events, known).items(), strict=True)
+    assert (one.protocol, one.address, one.port, one.errno) == ("tcp", "0.0.0.0", 80, 98)
+    assert (two.protocol, two.address, two.port, two.netns) == ("udp", "::1", 443, 5)
+    assert keys == [(S, os.getpid()), (S + 1, os.getpid()), (S + 2, os.getpid())] and len(more) == 2
+
+
+def test_a_real_holder_is_found(server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    (found,) = looked(failures(1, to=f"127.0.0.1:{port}"))
+    assert found.keys == ((S, os.getpid()),)
+    assert [(each.kind, each.pid, each.port) for each in found.holders] == [
+        ("listener", os.getpid(), port)
+    ]
+    assert found.facts["range_first"] > 0  # type: ignore[operator]
+
+
+def test_a_look_answers_so_many_and_no_more() -> None:
+    (found,) = looked(failures(MOST_KEYS + 10))
+    assert len(found.keys) == MOST_KEYS
+
+
+def test_so_many_kinds_are_looked_into_at_once() -> None:
+    events = np.concatenate([failures(1, to=f"127.0.0.1:{n}") for n in range(1, MOST_KINDS + 9)])
+    assert len(looked(events)) == MOST_KINDS
+
+
+def test_alike_calls_soon_after_share_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Failure] = []
+
+    def look(failure: Failure, *_: object) -> Any:
+        seen.append(failure)
+        return (), {}
+
+    monkeypatch.setattr(bindlooks, "look_into", look)
+    assert len(looked(failures(1), failures(1), failures(1))) == 3
+    assert len(seen) == 1
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def look(failure: Failure, *_: object) -> Any:
+        if failure.port == 80:
+            raise PermissionError(1, "Operation not permitted")
+        return (), {}
+
+    monkeypatch.setattr(bindlooks, "look_into", look)
+    one, two = looked(failures(1), failures(1, to="127.0.0.1:81"))
+    assert "Operation not permitted" in one.holders[0].why and two.holders == ()
+
+
+def failed(number: int, **how: Any) -> Failure:
+    values = {"pid": os.getpid(), "protocol": "tcp", "address": "127.0.0.1", "port": 80, **how}
+    return Failure(errno=number, **values)
+
+
+def test_facts_of_a_denied_port() -> None:
+    holders, facts = look_into(failed(errno.EACCES))
+    assert holders == ()
+    assert facts["may_bind_low"] == int(os.geteuid() == 0) and facts["unprivileged_from"] == 1024
+    assert facts["exe"] == os.readlink("/proc/self/exe")
+
+
+def test_facts_of_an_address() -> None:
+    here, there = (
+        look_into(failed(errno.EADDRNOTAVAIL, address=address))[1]
+        for address in ("127.0.0.1", "192.0.2.77")
+    )
+    assert (here["address_is_local"], there["address_is_local"]) == (1, 0)
+    assert here["nonlocal_bind"] == 0
+
+
+def test_who_is_gone_is_stood_for_by_its_neighbours() -> None:
+    gone = 2**22 + 1
+    own = os.stat("/proc/self/ns/net").st_ino
+    pid, by = place_of(failed(errno.EADDRINUSE, pid=gone, netns=own))
+    assert os.stat(f"/proc/{pid}/ns/net").st_ino == own and by == ""
+    assert place_of(failed(errno.EADDRINUSE, pid=gone)) == (0, "own")
+    assert place_of(failed(errno.EADDRINUSE)) == (os.getpid(), "")

@@ -1,0 +1,140 @@
+"""What one look finds out about a bind(2) or listen(2) that failed: who has the port, and why.
+
+Facts, by name, as they stand in `Looked.facts`; those of no meaning for the errno are left out:
+
+    range_first, range_last   net.ipv4.ip_local_port_range of its network namespace
+    reserved                  net.ipv4.ip_local_reserved_ports there, as the kernel writes it
+    unprivileged_from         net.ipv4.ip_unprivileged_port_start there
+    may_bind_low              1: the process has CAP_NET_BIND_SERVICE, 0: it has not
+    nonlocal_bind             1: net.ipv4.ip_nonlocal_bind there, or that of ipv6
+    address_is_local          1: the address is one of that namespace's own
+    exe                       the program, as setcap takes it
+    own_netns                 1: that namespace is the tracer's own, 0: it is another
+    netns_by                  how the namespace was found when the process was gone: "cgroup", "own"
+"""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from porttrace.tracer import cgroups, processes
+from porttrace.tracer.containers import Container
+from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.facts import Holder
+from porttrace.tracer.ports import EVERYTHING, Look, holders
+from porttrace.tracer.ports.lookup import in_namespace
+from porttrace.tracer.ports.settings import Settings, port_text, settings
+
+_CAP_NET_BIND_SERVICE = 10
+_CAP_EFF = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.M)
+Facts = dict[str, int | str]
+# For a trace: what takes long is for those who ask one question only.
+QUICK = Look(strays=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One call as it is looked into. `errno` is positive, `address` as text.
+
+    With errno 0 it worked, and may share its port with others.
+    """
+
+    pid: int
+    protocol: str
+    address: str
+    port: int
+    errno: int
+    v6only: bool = False
+    cgroup: int = 0
+    netns: int = 0  # of the process, as it was known before; 0 not known
+
+
+def look_into(
+    failure: Failure,
+    thorough: bool = True,
+    name_of: Callable[[Container], str] | None = None,
+) -> tuple[tuple[Holder, ...], Facts]:
+    """Return who holds the port, and the facts that decide. Never raises for what is gone."""
+    inside, by = place_of(failure)
+    facts: Facts = {"netns_by": by} if by else {}
+    facts["own_netns"] = int(not inside or processes.netns(inside) == processes.netns(os.getpid()))
+    with contextlib.suppress(PorttraceError):
+        facts |= in_namespace(inside, lambda: _settings(failure))
+    facts |= _of_process(failure)
+    if failure.errno not in (0, errno.EADDRINUSE) or not failure.port:
+        return (), facts
+    look = partial(
+        holders,
+        failure.protocol or "tcp",
+        failure.address,
+        failure.port,
+        inside,
+        v6only=failure.v6only,
+        look=EVERYTHING if thorough else QUICK,
+        name_of=name_of,
+    )
+    found = look()
+    # A process that ends while we look leaves its socket for a moment without one.
+    return (look() if any(each.kind == "kernel" for each in found) else found), facts
+
+
+def place_of(failure: Failure) -> tuple[int, str]:
+    """Return a process in the network namespace of the call (0: ours), and how it was found.
+
+    A server that cannot have its port often ends at once: then whoever shares its namespace, or
+    its control group, stands for it.
+    """
+    number = processes.netns(failure.pid) or failure.netns
+    if number and number == processes.netns(failure.pid):
+        return failure.pid, ""
+    if number:
+        mates = (pid for pid in processes.all_pids() if processes.netns(pid) == number)
+        return next(mates, 0), ""
+    path = cgroups.path_of(failure.cgroup) if failure.cgroup > 1 else ""
+    for pid in processes.all_pids() if path else ():
+        if processes.read_process(pid).cgroup == path and processes.netns(pid):
+            return pid, "cgroup"
+    return 0, "own"
+
+
+def _settings(failure: Failure) -> Facts:
+    said = settings()
+    facts: Facts = {"range_first": said.range[0], "range_last": said.range[1]}
+    if said.reserved:
+        facts["reserved"] = port_text(said.reserved)
+    if failure.errno in (errno.EACCES, errno.EPERM):
+        facts["unprivileged_from"] = said.unprivileged_from
+    if failure.errno == errno.EADDRNOTAVAIL:
+        facts |= _of_address(failure.address, said)
+    return facts
+
+
+def _of_address(address: str, said: Settings) -> Facts:
+    six = ":" in address
+    facts: Facts = {"nonlocal_bind": int(said.nonlocal_v6 if six else said.nonlocal_v4)}
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.bind((address, 0))
+            facts["address_is_local"] = 1
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                facts["address_is_local"] = 0
+    return facts
+
+
+def _of_process(failure: Failure) -> Facts:
+    if failure.errno not in (errno.EACCES, errno.EPERM):
+        return {}
+    facts: Facts = {}
+    with contextlib.suppress(OSError):
+        found = _CAP_EFF.search(Path(f"/proc/{failure.pid}/status").read_text(errors="replace"))
+        if found:
+            facts["may_bind_low"] = int(found[1], 16) >> _CAP_NET_BIND_SERVICE & 1
+        facts["exe"] = os.readlink(f"/proc/{failure.pid}/exe")
+    return facts
