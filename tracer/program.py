@@ -89,8 +89,8 @@ class Program:
         with contextlib.suppress(Exception):
             self.bpf.cleanup()
 
-    # Each waits until no CPU runs its program any more (tracepoint_synchronize_unregister). Together
-    # they wait once; one after the other it is most of a second.
+    # Each waits until no CPU runs its program (tracepoint_synchronize_unregister). Together
+    # they wait once; one after the other it takes most of a second.
     def _detach_together(self) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
