@@ -102,7 +102,11 @@ def _past(attempts: Table, place: str, trace_end: int, hold: Spans) -> Spans:
     whole = service(attempts, place, trace_end)
     if place == "egress":
         return whole
-    start = np.where(hold.closed, np.maximum(hold.stop, whole.start), whole.start)
+    later = hold.closed
+    if place == "ingress":
+        # Whose answer went straight through was past this place all the time: so many may be.
+        later = later & (hold.lengths() >= HELD_NS)
+    start = np.where(later, np.maximum(hold.stop, whole.start), whole.start)
     return Spans(np.minimum(start, whole.stop), whole.stop, whole.closed)
 
 

@@ -18,6 +18,7 @@ SLOTS = (1, 2, 3, 10)
 _SHORT_SLOTS = (1, 2)
 _WORKLOADS = ("threads", "processes")
 PAIR = "pair"
+_DENYING = ("deny", "deny-cgroup")
 _RATES = (3.0, 6.0)  # attempts a second, for the throttles that count time
 
 _PROCESSES = Settings(processes=4, users=2, cgroups=2)
@@ -107,7 +108,7 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
             "overlapping": throttle.slots if by_thread else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
             "dead_share": round(draw.uniform(0.35, 0.5), 3),
-            "pause_between_s": round(draw.uniform(0.03, 0.1), 3),
+            "pause_between_s": round(draw.uniform(*_pauses(throttle)), 3),
             "spread_s": round(draw.uniform(0.1, 0.5), 3),
             "blocking": throttle.kind == "preload",
             "slots": throttle.slots,
@@ -120,9 +121,16 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
 # Where SYNs are dropped, all go on together, a rung later: it takes many rounds to tell their turns
 # from an outage.
 def _connects(throttle: Throttle, workload: str) -> int:
-    if throttle.kind.endswith("-drop"):
+    if throttle.kind.endswith("-drop") or throttle.kind in _DENYING:
         return 8
     return 2 if _slow(throttle) and workload == "processes" else 4
+
+
+# Who is denied comes back at once: without longer pauses all is over in one stretch.
+def _pauses(throttle: Throttle) -> tuple[float, float]:
+    if throttle.kind not in _DENYING:
+        return 0.03, 0.1
+    return (0.4, 0.7) if throttle.slots < 10 else (0.1, 0.2)
 
 
 # Dropped SYNs come again after a second, and the kernel's own timers end a blocking attempt then.
