@@ -86,7 +86,7 @@ def port(
 
 
 def values(view: Any) -> dict[str, Any]:
-    """Return what is told of a port as values for JSON; keys are documented in port-commands.md."""
+    """Return what is told of a port as values for JSON; docs/json.md has its keys."""
     from porttrace.analysis.render.ports import called, class_of
 
     def verdict(of: Any) -> dict[str, Any] | None:
