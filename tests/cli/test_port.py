@@ -45,6 +45,17 @@ def test_both_protocols_and_what_the_host_says(
     assert tcp["privileged"] is tcp["reserved"] is False
 
 
+def test_a_name_that_is_no_text(capsys: pytest.CaptureFixture[str], server: socket.socket) -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"a\xff\x1b")
+    try:
+        (found,) = told(capsys, port_of(server), "--tcp")
+    finally:
+        comm.write_bytes(before)
+    assert found["holders"][0]["comm"] == "a\\xff\x1b"
+
+
 def test_the_case_of_the_client_that_has_a_servers_port(
     capsys: pytest.CaptureFixture[str], server: socket.socket
 ) -> None:
