@@ -58,7 +58,7 @@ def test_one_that_was_there_before_the_trace() -> None:
         (listening(7), listening(8, error=98)),
     ],
 )
-def test_nothing_is_shared(calls: tuple[object, ...]) -> None:
+def test_nothing_is_shared(calls: tuple[Events, ...]) -> None:
     assert port_shared(trace(*calls), ()) == []
 
 
