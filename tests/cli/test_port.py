@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from porttrace.cli import main
-from porttrace.tracer.ports.diag import lists_bound
+from porttrace.tracer.ports.socks import lists_bound
 
 LOCAL = "127.0.0.1"
 ROOT = os.geteuid() == 0

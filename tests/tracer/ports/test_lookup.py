@@ -13,7 +13,7 @@ import pytest
 
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import Look, holders
-from porttrace.tracer.ports.diag import lists_bound
+from porttrace.tracer.ports.socks import lists_bound
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looks into processes of others")
 ME = os.getpid()
