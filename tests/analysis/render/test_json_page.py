@@ -20,11 +20,17 @@ from porttrace.analysis.findings.fixed_port import fixed_port_at_risk
 from porttrace.analysis.model import Finding, Outcome, Trace
 from porttrace.analysis.recording import load
 from porttrace.analysis.render.report import finding_json, report
-from porttrace.cli import main
+from porttrace.cli import lab_binds, main
 from porttrace.cli.printer import JsonPrinter
+from porttrace.cli.probe import values as probe_values
+from porttrace.cli.suspects import json_lines as suspects_lines
 from porttrace.tracer import bindfacts
+from porttrace.tracer.census import Found
+from porttrace.tracer.facts import NotLooked, Process, Suspect
 from porttrace.tracer.ports import inventory
+from porttrace.tracer.trial import Measured, Step, conclude
 from recordings import HELD
+from sharing_trials import obedient
 
 from ..deniers import Slots, world  # noqa: TID252
 from ..findings import shortages, test_accept_queue, test_conntrack, test_exhaustion, written  # noqa: TID252
@@ -40,6 +46,7 @@ from ..findings.test_storm import stream  # noqa: TID252
 CHECKOUT = Path(__file__).parents[3]
 PAGE = (CHECKOUT / "docs" / "json.md").read_text()
 GOLDEN = sorted((CHECKOUT / "tests" / "data").glob("v*.ptrace"))
+FACT = Suspect("ptrace", "gate", "strace (pid 9) traces it", "/proc/9/status", 9)
 NESTED = ("victims", "blockers", "suspects", "hypotheses")
 
 
@@ -188,6 +195,34 @@ def test_the_commands_for_ports(
     for each in listed:
         if each["type"] != "finding":
             assert set(each) == documented(f"`{each['type']}`")
+
+
+def test_suspects_and_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Found((FACT,), (NotLooked("BPF programs", "refused"),))
+    lines = [*map(json.loads, suspects_lines(Process(7), found)), *printed(capsys, "doctor")]
+    assert {each["type"] for each in lines} == {"suspect", "not_looked", "check"}
+    for each in lines:
+        assert set(each) == documented(f"`{each['type']}`")
+
+
+def test_a_probe() -> None:
+    last = Step(1, "through", 0, "through", 0.0, 0)
+    measured = Measured((last,), dict.fromkeys(("process", "user", "cgroup", "netns"), False))
+    keys = flat(probe_values(measured, conclude(measured)), "steps")
+    assert keys == documented("`probe`")
+
+
+def test_whatif(capsys: pytest.CaptureFixture[str]) -> None:
+    logins = CHECKOUT / "notebooks" / "data" / "serialized-logins.ptrace"
+    (told,) = printed(capsys, "whatif", str(logins))
+    assert flat(told, "throttle", "fit", "predictions") == documented("`whatif`")
+
+
+def test_combinations_of_two_sockets(capsys: pytest.CaptureFixture[str]) -> None:
+    lab_binds.print_json(obedient("udp")[:2])
+    first, _, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert set(first) == documented("`combination`")
+    assert set(last) == documented("`summary`")
 
 
 SHOWN = ("attempts", "binds", "events", "accepts", "concurrency")
