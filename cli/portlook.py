@@ -1,5 +1,6 @@
 """What `porttrace port` puts together: the look at the sockets, the rule, and the trial."""
 
+import os
 import socket
 from dataclasses import dataclass
 from functools import cache
@@ -108,6 +109,12 @@ def _of_its_listener(sock: Sock, seen: Seen) -> Options | None:
     return None
 
 
+def hidden(number: int) -> str:
+    """Return in words that so many processes could not be looked into."""
+    root = "root sees them" if os.geteuid() else "closed to root, too"
+    return f"the sockets of processes that may not be looked into: {number} ({root})"
+
+
 def service(port: int, protocol: str) -> str:
     """Return the name that /etc/services has for a port, "" for none."""
     try:
@@ -132,7 +139,7 @@ def _trial(protocol: str, port: int, wish: Wish) -> tuple[str, int]:
 def _not_seen(protocol: str, seen: Seen, missed: int, is_held: bool) -> tuple[str, ...]:
     told = []
     if seen.owners.hidden:
-        told.append(f"the sockets of {seen.owners.hidden} processes of other users: root sees them")
+        told.append(hidden(seen.owners.hidden))
     if not is_held and unseen(protocol):
         told.append(unseen(protocol).removeprefix(", or "))
     if missed:

@@ -92,9 +92,11 @@ def _finding(finding: Any) -> Iterator[str]:
 
 
 def _not_seen(seen: Any) -> list[str]:
+    from porttrace.cli.portlook import hidden
+
     told = []
     if seen.hidden:
-        told.append(f"the sockets of {seen.hidden} processes of other users (root sees them)")
+        told.append(hidden(seen.hidden))
     if not seen.lists_bound:
         told.append("TCP sockets that are bound and idle (Linux 6.8 and newer list them)")
     if seen.left_out:

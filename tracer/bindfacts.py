@@ -19,7 +19,7 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class Failure:
     port: int
     errno: int
     v6only: bool = False
+    reuseport: bool = False
     cgroup: int = 0
     netns: int = 0  # of the process, as it was known before; 0 not known
 
@@ -76,7 +77,8 @@ def look_into(
         failure.port,
         inside,
         v6only=failure.v6only,
-        look=EVERYTHING if thorough else QUICK,
+        # Options of the others matter only to who wants to share: to read them copies descriptors.
+        look=replace(EVERYTHING if thorough else QUICK, options=failure.reuseport),
         name_of=name_of,
     )
     found = look()

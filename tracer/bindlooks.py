@@ -28,6 +28,7 @@ _REST = 2.0  # times as long as a look took
 _LEAST_REST_S = 0.002
 _THOROUGH_UNDER = 4  # different calls at once; more are looked into quickly
 _WAIT_MS = 100
+_REUSEPORT = 2  # OPTION_REUSEPORT
 _V6ONLY = 4  # OPTION_V6ONLY
 
 _Found = tuple[tuple[Holder, ...], Facts]
@@ -117,6 +118,7 @@ def _failures(
             port=int(event["sport"]),
             errno=-int(event["error"]),
             v6only=bool(event["answer"] & _V6ONLY),
+            reuseport=bool(event["answer"] & _REUSEPORT),
             cgroup=int(event["cgroup"]),
             netns=process.netns if process else 0,
         )

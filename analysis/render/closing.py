@@ -13,9 +13,9 @@ from porttrace.analysis.suspects import could_hold
 def closing(trace: Trace, findings: Sequence[Finding]) -> str:
     """Return what is wrong, what could be behind it and what to do now, or that nothing is."""
     open_waits = remarks(trace, findings)
-    if not len(trace.attempts) or not (findings or open_waits):
-        return "\n".join(wrapped(printable(nothing_found(trace))))
-    return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
+    if findings or open_waits:
+        return "\n".join(["IN SHORT", *_findings(findings), *_remarks(open_waits)])
+    return "\n".join(wrapped(printable(nothing_found(trace))))
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:

@@ -139,8 +139,10 @@ def test_a_listener_of_the_kernel(hosts: Hosts) -> None:
         pytest.skip("this kernel has no MPTCP")
     with waiting(hosts) as pid:
         (found,) = holders("tcp", LOCAL, 5555, pid)
-    assert (found.kind, found.pid, found.state) == ("kernel", 0, "LISTEN")
-    assert found.why.endswith("the kernel's own")
+    assert (found.pid, found.state) == (0, "LISTEN")
+    # Some hosts have a process that is closed to root: then it could be that one's.
+    assert found.kind == "kernel" or "closed to root" in found.why
+    assert "the kernel's own" in found.why
 
 
 def test_what_older_kernels_do_not_list_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

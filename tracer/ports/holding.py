@@ -1,5 +1,6 @@
 """From sockets and their owners to holders: of what kind each is, and how it got the port."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,10 +123,10 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return "descriptor", "kept by an io_uring of the process, which has no descriptor of it"
     if sock.inode in where.threads:
         return kind, f"{why}; one thread of the process has it for itself"
-    if seen.owners.hidden:
+    if seen.owners.hidden and os.geteuid():
         return kind, (
-            f"{why}; whose it is cannot be seen: {seen.owners.hidden} processes of other users "
-            "may not be looked into (root may)"
+            f"{why}; whose it is cannot be seen: {seen.owners.hidden} processes may not be looked "
+            "into (root may)"
         )
     if seen.apart:
         return kind, (
@@ -141,6 +142,11 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return "descriptor", (
             "open, but no process has it: its descriptor was sent over a UNIX socket and not "
             f"received yet (descriptors wait for pid {named})"
+        )
+    if seen.owners.hidden:
+        return kind, (
+            f"{why}; no process that shows has it: the kernel's own, or of one of "
+            f"{seen.owners.hidden} that are closed to root, too"
         )
     return "kernel", "open, but no process has it and none is about to get it: the kernel's own"
 

@@ -116,7 +116,7 @@ def twice_lost(once: Callable[[], Seen]) -> tuple[Seen, set[int]]:
     """
     first = once()
     lost = first.lost()
-    if not lost or first.owners.hidden:
+    if not lost or (first.owners.hidden and os.geteuid()):
         return first, lost
     time.sleep(_SETTLE_S)
     seen = once()

@@ -72,7 +72,8 @@ def _links(folder: str) -> Iterator[tuple[int, str]]:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in os.listdir(handle):
-            with contextlib.suppress(OSError):
+            # Refused for one, refused for all: some processes are closed to root, too.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 yield int(name), os.readlink(name, dir_fd=handle)
     finally:
         os.close(handle)

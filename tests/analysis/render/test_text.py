@@ -229,6 +229,12 @@ def test_an_ending_without_attempts() -> None:
     assert not raw_characters(shown)
 
 
+def test_a_finding_without_any_attempt_ends_in_short() -> None:
+    conflict = Finding("bind-conflict", "critical", 0.95, {"pid": 7}, "web could not bind")
+    shown = text.ending(Trace(no_attempts(), 0, 2 * S), [conflict])
+    assert shown.endswith("IN SHORT\n  bind-conflict (firm):\n    web could not bind")
+
+
 def test_an_ending_in_peace() -> None:
     trace = trace_of(busy(), host=Host(mode="fentry", wire=True))
     shown = text.ending(trace, ())
