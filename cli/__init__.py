@@ -15,17 +15,17 @@ import click
 # name -> one line for the overview; the module porttrace.cli.<name> is imported when used.
 COMMANDS = {
     "live": "trace attempts now (the command when none is named)",
+    "record": "record attempts to a file, with the least overhead",
     "report": "what a recording shows: findings, processes, trust",
     "show": "the tables of a recording, filtered and sorted",
     "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
     "whatif": "the waits behind a recorded throttle, if it were changed",
-    "record": "record attempts to a file, with the least overhead",
     "port": "who has a port, and whether a bind to it would work",
-    "ports": "the ports that are served here, what is risky; a check for deployments",
+    "ports": "the ports that are served here, and what is risky; checks a list",
     "suspects": "what on this host can interpose on the connects of a process",
     "probe": "measure a throttle by a few connects of our own (asks first)",
-    "lab": "real throttles and stories to try porttrace on",
     "doctor": "what this host lacks, and the command that mends it",
+    "lab": "real throttles and stories to try porttrace on",
 }
 
 

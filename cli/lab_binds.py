@@ -43,7 +43,7 @@ def binds(as_json: bool, output: str | None, force: bool, page: Path | None) -> 
     if output:
         write_file(output, parquet_file(trials), force)
     if as_json:
-        _print_json(trials)
+        print_json(trials)
     else:
         click.echo(f"{sharing.text(trials)}\n\n{sharing.verdict(trials)}")
     return int(bool(disagreements(trials)))
@@ -80,7 +80,8 @@ def _claim(tried: Tried, ask: Ask, state: str = "bound", address: str = "") -> C
     )
 
 
-def _print_json(trials: Sequence[Trial]) -> None:
+def print_json(trials: Sequence[Trial]) -> None:
+    """Print an object a trial, and how many differ from the rules."""
     for trial in trials:
         click.echo(json.dumps({"type": "combination", **row(trial)}))
     wrong = len(disagreements(trials))

@@ -1,6 +1,5 @@
 """porttrace port: who has a port, what this host says of it, and whether a bind would work."""
 
-import json
 import os
 from dataclasses import asdict
 from typing import Any
@@ -64,6 +63,7 @@ def port(
       sudo porttrace port 8080
       sudo porttrace port 443 --user www-data --address :: --try-bind
     """
+    from porttrace.analysis.render.escape import json_line
     from porttrace.analysis.render.ports import port_text
     from porttrace.cli.portlook import Wish, look_at
     from porttrace.tracer.namespaces import netns_path
@@ -79,14 +79,14 @@ def port(
         for each in (protocol,) if protocol else ("tcp", "udp"):
             view = look_at(each, number, wish, try_bind, name_of)
             if as_json:
-                click.echo(json.dumps(values(view)))
+                click.echo(json_line(values(view)))
             elif protocol or each == "tcp" or view.holders or view.beside:
                 click.echo(("\n" if printed else "") + port_text(view))
                 printed = True
 
 
 def values(view: Any) -> dict[str, Any]:
-    """Return what is told of a port as values for JSON; keys are documented in port-commands.md."""
+    """Return what is told of a port as values for JSON; docs/json.md has its keys."""
     from porttrace.analysis.render.ports import called, class_of
 
     def verdict(of: Any) -> dict[str, Any] | None:

@@ -1,6 +1,5 @@
 """`porttrace ports --check FILE`: each port that is wanted, fine or with its problems."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -9,7 +8,7 @@ import click
 from porttrace.analysis.may_bind import Here
 from porttrace.analysis.port_check import Problem, Standing, Wanted, check, describe, is_served
 from porttrace.analysis.port_ranges import reserve_command
-from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.escape import json_line, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.cli.portlook import claims
 from porttrace.cli.wanted import read_wanted
@@ -42,7 +41,7 @@ def run(path: str, netns: str, as_json: bool) -> int:
     checked = check_all(wanted, netns, Names().of)
     if as_json:
         for each in checked:
-            click.echo(json.dumps(values(each)))
+            click.echo(json_line(values(each)))
     else:
         click.echo("\n".join(text(checked)))
     return _WRONG if any(each.problems for each in checked) else 0

@@ -8,16 +8,15 @@ from functools import cache
 from porttrace.analysis.may_bind import Here, may_bind, may_listen
 from porttrace.analysis.render.ports import PortView
 from porttrace.analysis.sharing import Claim
-from porttrace.tracer import processes
+from porttrace.tracer import diag, processes
 from porttrace.tracer.namespaces import in_netns
-from porttrace.tracer.ports import diag
 from porttrace.tracer.ports.addresses import is_local
-from porttrace.tracer.ports.diag import Sock
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
 from porttrace.tracer.ports.others import Others, elsewhere, others
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.peek import Options
+from porttrace.tracer.ports.socks import Sock
 from porttrace.tracer.ports.trybind import Ask, try_bind
 
 

@@ -1,6 +1,5 @@
 """porttrace ports: what serves which port here, and what is risky about it; --check for a file."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -40,6 +39,7 @@ def ports(check: str | None, netns: str | None, as_json: bool) -> int:
 def _json(netns: str) -> Iterator[str]:
     from porttrace.analysis.findings.fixed_port import fixed_port_at_risk, listening
     from porttrace.analysis.port_risks import risks_of
+    from porttrace.analysis.render.escape import json_line
     from porttrace.analysis.render.report import finding_json
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
@@ -54,7 +54,7 @@ def _json(netns: str) -> Iterator[str]:
     found = fixed_port_at_risk(listening(seen.holders), host.range, host.reserved)
     rows += [{"type": "finding", **finding_json(each)} for each in found]
     rows += [{"type": "not_seen", "what": what} for what in _not_seen(seen)]
-    yield from map(json.dumps, rows)
+    yield from map(json_line, rows)
 
 
 def _text(netns: str) -> Iterator[str]:

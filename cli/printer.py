@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from porttrace.analysis.bind_names import UDP, key
 from porttrace.analysis.model import (
+    ATTEMPT,
     Attempts,
     BindCall,
     Binds,
@@ -68,7 +69,7 @@ class TextPrinter:
         """Print a line for each attempt that ended."""
         for row, hold in zip(rows, text.holds_of(rows, 0), strict=True):
             known = self._processes.get(int(row["pid"]))
-            print(text.attempt_line(row, self._time(int(row["end_ns"])), hold, known))
+            print(text.attempt_line(row, self._time(_over_ns(row)), hold, known))
         sys.stdout.flush()
 
     def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
@@ -111,6 +112,7 @@ class JsonPrinter:
     ) -> None:
         self._processes = {} if processes is None else processes
         self._reasons = reasons
+        self._last_id = 0  # ids grow as attempts end: those above it were not printed yet
 
     def begin(self, note: str) -> None:
         """Say on standard error what is traced."""
@@ -120,6 +122,7 @@ class JsonPrinter:
         """Print an object for each attempt that ended."""
         for row in rows:
             self._line("attempt", self._attempt(row))
+        self._last_id = max(self._last_id, int(rows["attempt_id"].max(initial=0)))
         sys.stdout.flush()
 
     def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
@@ -149,7 +152,7 @@ class JsonPrinter:
 
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
         """Print what was still open, then the report, which ends the stream."""
-        for row in trace.attempts[np.flatnonzero(trace.attempts["end_ns"] == 0)]:
+        for row in trace.attempts[np.flatnonzero(trace.attempts["attempt_id"] > self._last_id)]:
             self._line("attempt", self._attempt(row))
         self._line("report", report.report(trace, findings))
         sys.stdout.flush()
@@ -166,6 +169,12 @@ def _serves(rows: Binds) -> npt.NDArray[np.bool_]:
     udp = (rows["protocol"] == UDP) & (rows["port_asked"] > 0)
     serves: npt.NDArray[np.bool_] = (rows["call"] == BindCall.listen) | udp
     return serves
+
+
+# Of an attempt whose end was lost, or came untracked, the last mark tells when it was heard of.
+def _over_ns(row: np.void) -> int:
+    marks = (int(row[name]) for name in ATTEMPT.names or () if name.endswith("_ns"))
+    return int(row["end_ns"]) or max(marks)
 
 
 def _stack_id(row: np.void) -> int:

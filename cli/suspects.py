@@ -1,12 +1,12 @@
 """porttrace suspects: what on this host can interpose on the connects of a process."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
 
+from porttrace.analysis.render.escape import json_line
 from porttrace.analysis.render.suspects import census_text
 from porttrace.cli.running import check_targets
 from porttrace.tracer import cgroups, features, namespaces, processes
@@ -76,4 +76,4 @@ def json_lines(process: Process, found: Found) -> Iterator[str]:
     rows: list[tuple[str, Any]] = [("suspect", each) for each in found.suspects]
     rows += [("not_looked", each) for each in found.not_looked]
     for kind, each in rows:
-        yield json.dumps({"type": kind, "target": process.pid, **vars(each)})
+        yield json_line({"type": kind, "target": process.pid, **vars(each)})

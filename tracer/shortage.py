@@ -31,10 +31,13 @@ _SYS = Path("/proc/sys/net")
 _MOST_SETTING = 4096  # characters: ip_local_reserved_ports may be long
 _MOST_LISTENERS = 32
 _DUMP_S = 0.25  # a count of sockets is left after so long
-_TIME_WAIT, _TIME_WAIT_S, _TIMER_TIME_WAIT = 6, 60.0, 3
+_TIME_WAIT_S = 60.0
 _REUSED_AFTER_S = 1.0
-_FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_FAMILY, _SOURCE = diag.MESSAGE, diag.MESSAGE + 8  # where these stand in a message
+_LISTEN = (diag.LISTEN,)
+_CONNECTED = tuple(
+    {*diag.EVERY_STATE} - {diag.LISTEN, diag.SYN_RECV, diag.NEW_SYN_RECV, diag.CLOSE, diag.BOUND}
+)
+_FAMILY, _SOURCE = diag.SOCKET_AT, diag.ADDRESSES_AT  # where these stand in a message
 _V4 = bytes([socket.AF_INET])
 _MAPPED = bytes(10) + b"\xff\xff"
 _LOOPBACK_V6 = bytes(15) + b"\x01"
@@ -109,9 +112,9 @@ class Listening:
 def listening(first: int, last: int) -> tuple[list[Listening], int]:
     """Return the listeners, the fullest queues first, and how many ports of the range they keep."""
     found, ports = [], set()
-    for family in _FAMILIES:
+    for family in diag.FAMILIES:
         with contextlib.suppress(OSError):
-            for row in diag.dump(family, diag.LISTEN):
+            for row in diag.messages(family, states=_LISTEN):
                 each = _listening(row)
                 ports.add(each.shown.port)
                 found.append(each)
@@ -120,9 +123,10 @@ def listening(first: int, last: int) -> tuple[list[Listening], int]:
 
 
 def _listening(row: bytes) -> Listening:
-    family, _, _, _, port, _, source, _ = diag.ROW.unpack_from(row, diag.MESSAGE)
-    _, queue, limit, uid, inode = diag.NUMBERS.unpack_from(row, diag.NUMBERS_AT)
-    return Listening(Listener(_address(family, source), port, queue, limit, uid=uid), inode)
+    (family, _, _, _, port, _, source, _, _, _, _, queue, limit, uid,
+     inode) = diag.SOCKET.unpack_from(row, diag.SOCKET_AT)  # fmt: skip
+    local = _address(family, source), socket.ntohs(port)
+    return Listening(Listener(*local, queue, limit, uid=uid), inode)
 
 
 def serves(packed: bytes, port: int) -> bool:
@@ -153,9 +157,11 @@ def usage(first: int, last: int, kept: int, in_all: int) -> Usage:
     time_ns = time.monotonic_ns()
     groups: dict[bytes, _Group] = {}
     until_s, seen, cut = time.monotonic() + _DUMP_S, 0, False
-    for family in _FAMILIES:
+    for family in diag.FAMILIES:
         with contextlib.suppress(OSError):
-            for row in diag.dump(family, diag.CONNECTED, (first, last), until_s):
+            for row in diag.messages(
+                family, states=_CONNECTED, ports=(first, last), until_s=until_s
+            ):
                 seen += 1
                 groups.setdefault(_key(row), _Group()).add(row)
         cut = cut or time.monotonic() >= until_s
@@ -183,10 +189,10 @@ class _Group:
 
     def add(self, row: bytes) -> None:
         self.used += 1
-        if row[diag.MESSAGE + 1] != _TIME_WAIT:
+        if row[diag.STATE_AT] != diag.TIME_WAIT:
             return
         self.time_wait += 1
-        expires_ms = int.from_bytes(row[diag.NUMBERS_AT : diag.NUMBERS_AT + 4], sys.byteorder)
+        expires_ms = int.from_bytes(row[diag.EXPIRES_AT : diag.EXPIRES_AT + 4], sys.byteorder)
         if self.frees_ms < 0 or expires_ms < self.frees_ms:
             self.frees_ms = expires_ms
         self.reusable += expires_ms <= 1000 * (_TIME_WAIT_S - _REUSED_AFTER_S)

@@ -5,11 +5,16 @@ newlines that forge a row, bidirectional marks that turn a line around.
 """
 
 import itertools
+import json
+import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 # Control (Cc), format (Cf: bidi marks, zero width), surrogates (Cs: bytes that are no
 # UTF-8), private use, unassigned, and the separators that some terminals break lines at.
 _UNSAFE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
@@ -27,6 +32,24 @@ def written(char: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def valid(text: str) -> str:
+    """Return `text` as valid Unicode: a byte that is no UTF-8 as \\xNN, the rest as it is."""
+    return _SURROGATE.sub(lambda match: written(match[0]), text)
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """Return an object as a line of JSON, all its text valid Unicode. It has plain values only."""
+    return json.dumps(_valid(value))
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return valid(value)
+    if isinstance(value, Mapping):
+        return {key: _valid(item) for key, item in value.items()}
+    return [_valid(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def columns(text: str) -> int:

@@ -5,7 +5,6 @@ UTF-8 come out with their bytes written as \\xNN.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,14 +23,13 @@ from porttrace.analysis.model import (
     Process,
     Trace,
 )
-from porttrace.analysis.render.escape import written
+from porttrace.analysis.render.escape import valid
 
 SCHEMA = 1
 _MARKS = (
     "sleep_ns", "gate_ns", "call_ns", "kernel_ns", "syn_ns", "wire_ns", "wire_last_ns",
     "kernel_return_ns", "answer_ns", "end_ns", "return_ns",
 )  # fmt: skip
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def report(trace: Trace, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -210,7 +208,7 @@ def bind_json(
 def _plain(value: Any) -> Any:
     # numpy scalars to Python's, NaN to null, bytes that are no text to \xNN.
     if isinstance(value, str):
-        return _SURROGATE.sub(lambda match: written(match[0]), value)
+        return valid(value)
     if isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

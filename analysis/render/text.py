@@ -70,11 +70,11 @@ def attempt_line(row: np.void, time: str, hold: Hold, known: Process | None = No
     """Return the line of one ATTEMPT row that ended at `time`: how, held how long, SYN to end.
 
     `hold` is what `holds_of` says of it. `known` is its process: in a container the line says so,
-    as `web[7] curl`.
+    as `web[7] curl`. Where the end was lost, how long it took is left out.
     """
     outcome = Outcome(int(row["outcome"])).name
-    end_ns = int(row["end_ns"])
-    took_ns = end_ns - int(row["syn_ns"]) if row["syn_ns"] and row["origin"] != Origin.seeded else 0
+    timed = row["syn_ns"] and row["end_ns"] and row["origin"] != Origin.seeded
+    took_ns = int(row["end_ns"]) - int(row["syn_ns"]) if timed else 0
     return _line(
         time,
         str(row["pid"]),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from porttrace.cli import main
-from porttrace.tracer.ports.diag import lists_bound
+from porttrace.tracer.ports.socks import lists_bound
 
 LOCAL = "127.0.0.1"
 ROOT = os.geteuid() == 0
@@ -43,6 +43,17 @@ def test_both_protocols_and_what_the_host_says(
     assert (tcp["range"], tcp["ephemeral"]) == ([low, high], True)
     assert tcp["netns"] == os.stat("/proc/self/ns/net").st_ino
     assert tcp["privileged"] is tcp["reserved"] is False
+
+
+def test_a_name_that_is_no_text(capsys: pytest.CaptureFixture[str], server: socket.socket) -> None:
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"a\xff\x1b")
+    try:
+        (found,) = told(capsys, port_of(server), "--tcp")
+    finally:
+        comm.write_bytes(before)
+    assert found["holders"][0]["comm"] == "a\\xff\x1b"
 
 
 def test_the_case_of_the_client_that_has_a_servers_port(

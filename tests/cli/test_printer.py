@@ -49,6 +49,33 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in out
 
 
+def without_end() -> Trace:
+    # As where a map of the kernel was full: only the call itself is known.
+    story = events()
+    story.connect(at=38 * S).syn_sent(untracked=True).in_progress()
+    rows, still = step(story.array(), Open(), NEVER)
+    assert not rows["end_ns"].any() and not len(still.events)
+    return assemble(Trace(no_attempts(), S, 60 * S, events=2), [rows], still)
+
+
+def test_an_attempt_without_an_end_is_told_at_its_last_mark(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    TextPrinter(S).attempts(without_end().attempts)
+    words = capsys.readouterr().out.split()
+    assert words[0] == "37.000"
+    assert words[-2:] == ["unknown", "9us"]  # held in connect; how long it took is not known
+
+
+def test_an_attempt_without_an_end_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, printer = without_end(), JsonPrinter()
+    printer.attempts(whole.attempts)
+    printer.end(whole, [])
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["type"] for each in told] == ["attempt", "report"]
+    assert told[0]["outcome"] == "unknown"
+
+
 @pytest.mark.parametrize(
     ("after_s", "shown"),
     [(0, "0.000"), (9999.9994, "9999.999"), (12345.678, "12345.67"), (1_234_567.8, "1234567")],

@@ -47,7 +47,8 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["suspects", "--json", "--pid", ME]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert first == {"type": "suspect", "target": os.getpid(), **vars(FACT)}
+    what = "strace (pid 9) traces it \\xff"
+    assert first == {"type": "suspect", "target": os.getpid(), **vars(FACT), "what": what}
     assert second == {
         "type": "not_looked", "target": os.getpid(), "what": "BPF programs", "reason": "refused",
     }  # fmt: skip

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from porttrace.lab.hosts import Hosts
+from porttrace.tracer import diag
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.ports import Look, diag, holders
+from porttrace.tracer.ports import Look, holders, socks
 from porttrace.tracer.ports.others import elsewhere, others
 from porttrace.tracer.ports.peek import unlisted
 
@@ -146,16 +147,16 @@ def test_a_listener_of_the_kernel(hosts: Hosts) -> None:
 
 def test_what_older_kernels_do_not_list_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Linux before 6.8: sock_diag leaves sockets out that are bound only."""
-    real = diag.dump
+    real = socks.dump
 
-    def older(protocol: str, port: int = 0, closer: bool = False) -> list[diag.Sock]:
+    def older(protocol: str, port: int = 0, closer: bool = False) -> list[socks.Sock]:
         return [each for each in real(protocol, port, closer) if each.state != diag.BOUND]
 
     with socket.socket(socket.AF_INET6) as idle, socket.socket() as plain:
         idle.bind(("::1", 0))
         port = idle.getsockname()[1]
         newer = holders("tcp", "::1", port)
-        monkeypatch.setattr(diag, "dump", older)
+        monkeypatch.setattr(socks, "dump", older)
         assert holders("tcp", "::1", port) == newer
         assert newer[0].kind == "bound"
         assert holders("tcp", "::1", port, look=Look(unlisted=False))[0].kind == "unknown"

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from porttrace.tracer import diag
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.ports import diag
-from porttrace.tracer.ports.diag import STATES, Sock
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import Elsewhere, Owners
 from porttrace.tracer.ports.peek import Options
 from porttrace.tracer.ports.settings import Settings
+from porttrace.tracer.ports.socks import Sock
 
 _TIME_WAIT_S = 60.0  # TCP_TIMEWAIT_LEN of include/net/tcp.h
 _CLOSING = {
@@ -60,7 +60,7 @@ def holder_of(sock: Sock, seen: Seen) -> Holder:
         address=sock.address,
         port=sock.sport,
         remote=sock.remote,
-        state=STATES[sock.state] if sock.protocol == "tcp" else _udp_state(sock),
+        state=diag.STATES[sock.state] if sock.protocol == "tcp" else _udp_state(sock),
         pid=owner.pid if owner else _stray_owner(sock, seen),
         uid=-1 if _uid_is_unknown(sock) else sock.uid,
         netns=seen.settings.netns,

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from porttrace.tracer import diag
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.namespaces import in_netns, sees_host_pids
-from porttrace.tracer.ports import diag
-from porttrace.tracer.ports.diag import STATES, Sock
+from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.lookup import NameOf, named, twice_lost
 from porttrace.tracer.ports.owners import Elsewhere, elsewhere, owners
 from porttrace.tracer.ports.settings import Settings, settings
+from porttrace.tracer.ports.socks import Sock
 
 MOST = 4096
 """So many sockets are told at most; `left_out` says how many were not."""
@@ -40,7 +41,7 @@ def inventory(netns: str = "", name_of: NameOf | None = None) -> Inventory:
 
     def once() -> Seen:
         tcp[:], udp[:], told = in_netns(
-            netns, lambda: (diag.dump("tcp"), diag.dump("udp"), settings())
+            netns, lambda: (socks.dump("tcp"), socks.dump("udp"), settings())
         )
         serving = [sock for sock in (*tcp, *udp) if _serves(sock)]
         serving.sort(key=lambda each: (each.sport, each.protocol, each.src))
@@ -54,14 +55,14 @@ def inventory(netns: str = "", name_of: NameOf | None = None) -> Inventory:
         socks=kept,
         elsewhere=elsewhere(lost) if lost and not seen.owners.hidden else Elsewhere(),
     )
-    states = Counter(STATES[each.state] for each in tcp)
+    states = Counter(diag.STATES[each.state] for each in tcp)
     return Inventory(
         holders=_named([holder_of(each, seen) for each in kept], name_of),
         states={**states, "udp": len(udp)},
         settings=seen.settings,
         hidden=seen.owners.hidden,
         left_out=left_out,
-        lists_bound=diag.lists_bound(),
+        lists_bound=socks.lists_bound(),
     )
 
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from porttrace.tracer import links, processes
+from porttrace.tracer import diag, links, processes
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.namespaces import in_netns, sees_host_pids
-from porttrace.tracer.ports import diag
-from porttrace.tracer.ports.diag import Sock
+from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import Descriptor, Owners, elsewhere, owners
 from porttrace.tracer.ports.peek import Options, options, unlisted
 from porttrace.tracer.ports.settings import settings
+from porttrace.tracer.ports.socks import Sock
 
 MOST = 32
 """So many holders are told at most; of the last one, `why` says how many more there are."""
@@ -92,12 +92,12 @@ def see(
 
     def once() -> Seen:
         seen = in_netns(
-            netns, lambda: Seen(diag.dump(protocol, port, closer=True), settings=settings())
+            netns, lambda: Seen(socks.dump(protocol, port, closer=True), settings=settings())
         )
         standing = [each for each in seen.socks if each.state not in _HALF_OPEN]
         meeting = [each for each in standing if overlaps(each, address, v6only)]
         having = owners(each.inode for each in meeting)
-        if not meeting and protocol == "tcp" and how.unlisted and not diag.lists_bound():
+        if not meeting and protocol == "tcp" and how.unlisted and not socks.lists_bound():
             meeting, having = _by_asking(port, address, v6only, seen)
         return replace(seen, socks=meeting, owners=having, apart=sees_host_pids() is False)
 
@@ -138,7 +138,7 @@ def unseen(protocol: str) -> str:
 
     "" where that cannot be.
     """
-    if protocol == "udp" or os.geteuid() == 0 or diag.lists_bound():
+    if protocol == "udp" or os.geteuid() == 0 or socks.lists_bound():
         return ""
     return (
         ", or a socket has it that is bound and does nothing yet: this kernel does not list those, "

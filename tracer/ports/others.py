@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from porttrace.tracer import processes
+from porttrace.tracer import diag, processes
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.ports import diag
-from porttrace.tracer.ports.diag import Sock
+from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.lookup import NameOf, in_namespace, named
 from porttrace.tracer.ports.owners import owners
 from porttrace.tracer.ports.settings import Settings
+from porttrace.tracer.ports.socks import Sock
 
 _SERVING = (diag.LISTEN, diag.BOUND, diag.CLOSE)  # CLOSE: UDP
 _PATIENCE_S = 0.3
@@ -58,8 +58,8 @@ def elsewhere(
 
 
 def _serving(pid: int, protocol: str, port: int) -> list[Sock]:
-    socks = in_namespace(pid, lambda: diag.dump(protocol, port))
-    return [each for each in socks if each.state in _SERVING]
+    found = in_namespace(pid, lambda: socks.dump(protocol, port))
+    return [each for each in found if each.state in _SERVING]
 
 
 def _told(found: list[tuple[int, int, Sock]], name_of: NameOf | None) -> Iterator[Holder]:

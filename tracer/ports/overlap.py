@@ -2,7 +2,8 @@
 
 import socket
 
-from porttrace.tracer.ports.diag import BOUND, CLOSE, LISTEN, Sock
+from porttrace.tracer.diag import BOUND, CLOSE, LISTEN
+from porttrace.tracer.ports.socks import Sock
 
 _MAPPED = bytes(10) + b"\xff\xff"
 _ANY4, _ANY6 = bytes(4), bytes(16)

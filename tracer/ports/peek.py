@@ -13,8 +13,9 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from porttrace.tracer.ports.diag import BOUND, Sock
+from porttrace.tracer.diag import BOUND
 from porttrace.tracer.ports.owners import Descriptor, sockets_of_all
+from porttrace.tracer.ports.socks import Sock
 
 _PIDFD_GETFD = 438  # the same on every architecture
 _SO_BINDTODEVICE = 25

@@ -1,6 +1,7 @@
 """Workers of one program are told from a takeover."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,11 +9,12 @@ from binding import call, listener, trace_of_binds
 from builders import S
 from porttrace.analysis.findings.port_shared import port_shared
 from porttrace.analysis.model import BindOption, Finding, Looked, Trace
+from porttrace.tracer.event import Events
 
 PORT, ADDR = BindOption.reuseport, BindOption.reuseaddr
 
 
-def listening(pid: int, at: int = S, **how: object) -> object:
+def listening(pid: int, at: int = S, **how: object) -> Events:
     values = {"on": PORT, "to": "0.0.0.0:80", **how}
     return call("listen", pid=pid, at=at, **values)  # type: ignore[arg-type]
 
@@ -22,8 +24,8 @@ def only(trace: Trace) -> Finding:
     return finding
 
 
-def trace(*calls: object, **about: object) -> Trace:
-    return trace_of_binds(*calls, **about)  # type: ignore[arg-type]
+def trace(*calls: Events, **about: Any) -> Trace:
+    return trace_of_binds(*calls, **about)
 
 
 def test_workers() -> None:
@@ -56,7 +58,7 @@ def test_one_that_was_there_before_the_trace() -> None:
         (listening(7), listening(8, error=98)),
     ],
 )
-def test_nothing_is_shared(calls: tuple[object, ...]) -> None:
+def test_nothing_is_shared(calls: tuple[Events, ...]) -> None:
     assert port_shared(trace(*calls), ()) == []
 
 

@@ -1,12 +1,13 @@
 """No name acts on the terminal: whatever could is written out."""
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porttrace.analysis.render.escape import clipped, columns, padded, printable
+from porttrace.analysis.render.escape import clipped, columns, json_line, padded, printable
 
 ANY = st.text() | st.binary().map(lambda raw: raw.decode(errors="surrogateescape"))
 
@@ -33,6 +34,15 @@ ANY = st.text() | st.binary().map(lambda raw: raw.decode(errors="surrogateescape
 )
 def test_what_acts_is_written_out(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+@given(ANY, st.sampled_from(["", "\ud800", "a\udcff"]))
+def test_a_line_of_json_has_valid_text_only(text: str, more: str) -> None:
+    line = json_line({"comm": text + more, "holders": [{"why": more}], "pid": 7, "none": None})
+    read = json.loads(line)
+    read["comm"].encode(), read["holders"][0]["why"].encode()  # raises on a lone surrogate
+    assert (read["pid"], read["none"]) == (7, None)
+    assert json.loads(json_line({"comm": "a\x1b\udcff💀"})) == {"comm": "a\x1b\\xff💀"}
 
 
 def test_a_long_name_of_nothing_but_escapes() -> None:

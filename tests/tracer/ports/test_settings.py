@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from porttrace.tracer.diag import BOUND, ESTABLISHED, LISTEN
 from porttrace.tracer.ports import addresses
 from porttrace.tracer.ports.addresses import is_local
-from porttrace.tracer.ports.diag import BOUND, ESTABLISHED, LISTEN, Sock
 from porttrace.tracer.ports.kubernetes import node_ports
 from porttrace.tracer.ports.overlap import overlaps, packed
 from porttrace.tracer.ports.settings import Settings, port_list, port_text, settings
+from porttrace.tracer.ports.socks import Sock
 
 
 def test_the_settings_of_this_host() -> None:

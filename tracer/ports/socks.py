@@ -1,42 +1,20 @@
-"""TCP and UDP sockets of a network namespace, asked through sock_diag(7).
+"""TCP and UDP sockets of a network namespace, each as the kernel describes it.
 
-Our own reading of the answers, not pyroute2's: a server that just restarted has 10,000 sockets in
-TIME_WAIT on one port, and an answer about a port is wanted within a second. Reading these took
-0.04 s of a CPU here and 0.4 s there, and to import it takes as long as all the rest of a look. The
-kernel filters by port, so that only few of many sockets come over.
+Asked through `diag`: reading 10,000 sockets in TIME_WAIT took 0.04 s of a CPU here, and 0.4 s with
+pyroute2; an answer about a port is wanted within a second.
 """
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from porttrace.tracer import diag
 from porttrace.tracer.errors import PorttraceError
 
-# States as include/net/tcp_states.h numbers them, called as ss(8) calls them.
-STATES = ("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
-          "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING", "SYN_RECV", "BOUND")  # fmt: skip
-ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE = range(1, 8)
-CLOSE_WAIT, LAST_ACK, LISTEN, CLOSING, NEW_SYN_RECV, BOUND = range(8, 14)
-TIMER_KEEPALIVE, TIMER_TIME_WAIT = 2, 3  # idiag_timer, as inet_sk_diag_fill sets it
-
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
-FAMILIES = (socket.AF_INET, socket.AF_INET6)
-
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_DUMP_REQUEST = 0x301
-_ERROR, _DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_REQUEST = struct.Struct("=BBBxI2s2s16s16sIQ")  # struct inet_diag_req_v2
-_SOCKET = struct.Struct("=BBBBHH16s16sIQIIIII")  # struct inet_diag_msg
-_EVERY_STATE = (1 << BOUND + 1) - 2
-_INFO, _V6ONLY = 2, 11  # INET_DIAG_INFO, INET_DIAG_SKV6ONLY
 _MAPPED = bytes(10) + b"\xff\xff"
-_WAIT_S = 2.0
 
 
 class Sock(NamedTuple):
@@ -88,7 +66,7 @@ def dump(protocol: str, port: int = 0, closer: bool = False) -> list[Sock]:
     connection, too. Raises PorttraceError when the kernel does not answer.
     """
     found: list[Sock] = []
-    for family in FAMILIES:
+    for family in diag.FAMILIES:
         try:
             found += _dump(protocol, family, port, closer)
         except OSError as error:
@@ -96,7 +74,8 @@ def dump(protocol: str, port: int = 0, closer: bool = False) -> list[Sock]:
             if family == socket.AF_INET6 and error.errno in (errno.ENOENT, errno.EAFNOSUPPORT):
                 continue
             raise PorttraceError(
-                f"the kernel does not list {protocol} sockets: sock_diag says {error.strerror}",
+                f"the kernel does not list {protocol} sockets: sock_diag says "
+                f"{error.strerror or error}",
                 f"a kernel with CONFIG_INET_{protocol.upper()}_DIAG lists them: "
                 f"sudo modprobe {protocol}_diag",
             ) from None
@@ -105,50 +84,24 @@ def dump(protocol: str, port: int = 0, closer: bool = False) -> list[Sock]:
 
 def _dump(protocol: str, family: int, port: int, closer: bool) -> Iterator[Sock]:
     # The kernel does not compare the port of sockets that are bound only, so we do it again.
-    wanted = struct.pack("!H", port)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as asked:
-        asked.settimeout(_WAIT_S)
-        extensions = 1 << _INFO - 1 if closer and protocol == "tcp" else 0
-        request = _REQUEST.pack(family, PROTOCOLS[protocol], extensions, _EVERY_STATE, wanted,
-                                bytes(2), bytes(16), bytes(16), 0, 0xFFFFFFFFFFFFFFFF)  # fmt: skip
-        size = _HEADER.size + len(request)
-        asked.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_DUMP_REQUEST, 1, 0) + request)
-        for data, begin, end in _messages(asked):
-            sock = _sock(protocol, data, begin, end)
-            if not port or sock.sport == port:
-                yield sock
+    info = closer and protocol == "tcp"
+    for message in diag.messages(family, PROTOCOLS[protocol], port=port, info=info):
+        sock = _sock(protocol, message)
+        if not port or sock.sport == port:
+            yield sock
 
 
-def _messages(asked: socket.socket) -> Iterator[tuple[bytes, int, int]]:
-    # Each message as the bytes that hold it, and where it begins and ends in them.
-    while True:
-        data = asked.recv(1 << 17)
-        at = 0
-        while at < len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, at)
-            if kind == _DONE:
-                return
-            if kind == _ERROR:
-                number = -struct.unpack_from("=i", data, at + _HEADER.size)[0]
-                raise OSError(number, os.strerror(number))
-            yield data, at + _HEADER.size, at + length
-            at += length + 3 & ~3
-
-
-def _sock(protocol: str, data: bytes, begin: int, end: int) -> Sock:
+def _sock(protocol: str, message: bytes) -> Sock:
     (family, state, timer, _, sport, dport, src, dst, device, cookie, expires, queued, backlog,
-     uid, inode) = _SOCKET.unpack_from(data, begin)  # fmt: skip
+     uid, inode) = diag.SOCKET.unpack_from(message, diag.SOCKET_AT)  # fmt: skip
     v6only, age_ms = None, -1
-    at = begin + _SOCKET.size
-    while at + _ATTRIBUTE.size <= end:
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if kind == _V6ONLY:
-            v6only = bool(data[at + 4])
-        elif kind == _INFO:
-            age_ms = _age_ms(data[at + 4 : at + length])
-        at += max(length, 4) + 3 & ~3
-    if protocol == "tcp" and state == CLOSE and sport:
-        state = BOUND  # asked for as 13, answered as CLOSE
+    for kind, value in diag.attributes(message):
+        if kind == diag.V6ONLY:
+            v6only = bool(value[0])
+        elif kind == diag.INFO:
+            age_ms = _age_ms(value)
+    if protocol == "tcp" and state == diag.CLOSE and sport:
+        state = diag.BOUND  # asked for as 13, answered as CLOSE
     width = 4 if family == socket.AF_INET else 16
     return Sock(protocol, family, state, timer, expires, src[:width], socket.ntohs(sport),
                 dst[:width], socket.ntohs(dport), device, cookie, uid, inode, queued, backlog,
@@ -158,7 +111,7 @@ def _sock(protocol: str, data: bytes, begin: int, end: int) -> Sock:
 def _age_ms(info: bytes) -> int:
     # struct tcp_info. The kernel notes the time of establishment as that of the last sending
     # (tcp_finish_connect and tcp_create_openreq_child set lsndtime), until there is a real one.
-    if len(info) < 136 or info[0] != ESTABLISHED:
+    if len(info) < 136 or info[0] != diag.ESTABLISHED:
         return -1
     unacked, sent_ms = struct.unpack_from("=I", info, 24)[0], struct.unpack_from("=I", info, 44)[0]
     acked, received = struct.unpack_from("=QQ", info, 120)
@@ -172,4 +125,4 @@ def lists_bound(protocol: str = "tcp") -> bool:
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as idle:
         idle.bind(("127.0.0.1", 0))
-        return any(each.state == BOUND for each in dump(protocol, idle.getsockname()[1]))
+        return any(each.state == diag.BOUND for each in dump(protocol, idle.getsockname()[1]))
