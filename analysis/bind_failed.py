@@ -1,6 +1,7 @@
 """One bind(2) or listen(2) that failed, with all that a trace knows of it and of the holder."""
 
 import errno
+import shlex
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from porttrace.analysis.bind_names import UDP
 from porttrace.analysis.model import BindCall, BindOption, Holder, Looked, Trace
 
 _NEVER = 1 << 62
+# How traces of before say that a namespace was taken for the call's without being known to be it.
+_GUESSED = ("own", "cgroup")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Failed:
     looked: Looked | None
     uid: int
     exe: str = ""
+    ended: frozenset[int] = frozenset()  # processes that are gone by the end of the trace
 
     @property
     def protocol(self) -> str:
@@ -58,8 +62,18 @@ class Failed:
         """What a command needs in front to act in the call's network namespace, "" for none."""
         if self.fact("own_netns") != 0:
             return ""
-        pids = [each.pid for each in self.holders if each.pid]
-        return f"nsenter -t {pids[0] if pids else int(self.row['pid'])} -n "
+        name = self.text("netns_name")
+        if name:
+            return f"ip netns exec {shlex.quote(name)} "
+        # of those who are in it, one that still is
+        pids = [each.pid for each in self.holders if each.pid] + [self.fact("netns_pid", 0)]
+        alive = [pid for pid in pids if pid and pid not in self.ended]
+        return f"nsenter -t {alive[0]} -n " if alive else ""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the call's network namespace is another than the tracer's."""
+        return self.fact("own_netns") == 0
 
     def text(self, name: str) -> str:
         """Return a text that was looked up, "" for none."""
@@ -82,15 +96,25 @@ class History:
         for row in good[good["call"] == BindCall.listen]:
             self._listened.setdefault((int(row["pid"]), int(row["port_got"])), int(row["time_ns"]))
 
+    def netns(self, row: np.void) -> int:
+        """Return the number of the network namespace of a call, 0 where it is not known."""
+        found = bind_names.looked(self.trace, row)
+        known = self.trace.processes.get(int(row["pid"]))
+        number = found.facts.get("netns", 0) if found else 0
+        return int(number) or (known.netns if known else 0)
+
     def bound_before(self, row: np.void) -> np.void | None:
         """Return the latest bind of the port that `row` wants, None where there is none.
 
-        Of another socket, and of a process that had not ended by then.
+        Of another socket, in the same network namespace, and of a process that had not ended by
+        then.
         """
-        exits = self.trace.exits
+        exits, netns = self.trace.exits, self.netns(row)
         for each in reversed(self._bound.get((int(row["protocol"]), int(row["port_asked"])), [])):
             gone = exits.get(int(each["pid"]), _NEVER) < row["time_ns"]
             same = (each["pid"], each["fd"]) == (row["pid"], row["fd"])
+            if each["pid"] != row["pid"] and (not netns or self.netns(each) != netns):
+                continue
             if each["time_ns"] < row["call_ns"] and not gone and not same:
                 return each
         return None
@@ -106,12 +130,17 @@ def failed(history: History, row: np.void) -> Failed:
     found = bind_names.looked(trace, row)
     known = trace.processes.get(int(row["pid"]))
     holders = holders_of(history, row, found)
-    return Failed(row, holders, found, int(row["uid"]), known.exe if known else "")
+    exe = known.exe if known else ""
+    # those that fail are seldom there any more when somebody reads of it
+    ended = frozenset(trace.exits) | {int(row["pid"])}
+    return Failed(row, holders, found, int(row["uid"]), exe, ended)
 
 
 def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Holder, ...]:
     """Return who held the port: as it was looked up, or else as the trace itself saw it bound."""
     seen = found.holders if found else ()
+    if found and found.facts.get("netns_by") in _GUESSED:
+        seen = tuple(_nobody(each) for each in seen[:1])
     if not row["errno"]:
         return tuple(e for e in seen if e.pid not in (0, int(row["pid"])))
     if row["call"] == BindCall.listen and len(seen) > 1:
@@ -122,6 +151,14 @@ def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Ho
     if any(each.kind not in ("unknown", "namespace") for each in seen):
         return seen
     return _from_history(history, row) or seen
+
+
+def _nobody(each: Holder) -> Holder:
+    why = (
+        "who holds the port could not be looked up: the process was gone before its network "
+        "namespace could be read"
+    )
+    return Holder("unknown", each.protocol, each.address, each.port, why=why)
 
 
 def _as_the_trace_knows(history: History, row: np.void, each: Holder) -> Holder:

@@ -25,11 +25,8 @@ def in_use(call: Failed) -> Reason:
         f" {names.count(more, 'more socket')} on the port stood in the way as well." if more else ""
     )
     sure = 0.7 if holder.kind in ("unknown", "namespace") else 0.95
-    if holder.kind == "unknown" and call.text("netns_by") == "own":
-        said += (
-            " It had ended before its network namespace could be seen: looked at was that of "
-            "porttrace."
-        )
+    if call.text("netns_by"):
+        return Reason("unknown", said, advice, sure=0.6)
     return Reason(holder.kind, said + others, advice, holder, sure)
 
 

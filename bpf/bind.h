@@ -165,6 +165,26 @@ static __always_inline bool wanted_bind(struct bind_call *b, long ret)
 	return wanted_local(b->port) || !b->port;
 }
 
+/*
+ * The number of the network namespace the caller is in, 0 where it cannot be told: a server that
+ * fails is often gone before anybody could ask. The fields stand where the kernel's BTF says.
+ */
+static __always_inline u32 caller_netns(void)
+{
+	u32 inum = 0;
+#ifdef HAVE_NETNS
+	u64 at = bpf_get_current_task();
+
+	if (bpf_probe_read_kernel(&at, sizeof(at), (void *)(at + NSPROXY_AT)) || !at)
+		return 0;
+	if (bpf_probe_read_kernel(&at, sizeof(at), (void *)(at + NET_AT)) || !at)
+		return 0;
+	if (bpf_probe_read_kernel(&inum, sizeof(inum), (void *)(at + NS_AT + INUM_AT)))
+		return 0;
+#endif
+	return inum;
+}
+
 static __always_inline void fill_bind(struct event *e, struct bind_call *b, struct fd_state *state,
 				      long ret)
 {
@@ -174,6 +194,7 @@ static __always_inline void fill_bind(struct event *e, struct bind_call *b, stru
 	e->fd = b->fd;
 	e->error = ret;
 	e->in_flight = b->backlog;
+	e->peer_pid = caller_netns();
 	e->family = b->family;
 	e->sport = b->port;
 	e->dport = ret ? 0 : b->port;

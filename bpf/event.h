@@ -83,7 +83,7 @@ struct event {
 	u32 pid;		/* process (tgid) of the attempt's owner */
 	u32 tid;		/* thread of the attempt's owner */
 	u32 uid;		/* user of the attempt's owner */
-	u32 peer_pid;		/* FORK: the parent; END: the process that was running */
+	u32 peer_pid;		/* FORK: the parent; END: the process that was running; BIND, LISTEN: number of the caller's network namespace, 0 not known */
 	u32 in_flight;		/* sockets of the process in SYN_SENT after this event; LISTEN: the backlog */
 	s32 error;		/* END, ERROR: errno the socket was told; RETURN, BIND, LISTEN: the return value */
 	s32 fd;			/* descriptor given to connect(2), bind(2), listen(2), -1 when unknown */

@@ -12,6 +12,8 @@
  *   HAVE_ERROR_REPORT   sock:inet_sk_error_report exists
  *   WIRE                watch the wire for SYNs and their answers
  *   HAVE_DROP_REASON    skb:kfree_skb tells why
+ *   HAVE_NETNS          NSPROXY_AT, NET_AT, NS_AT, INUM_AT: where the fields stand that lead from
+ *                       a task to the number of its network namespace
  *   GATE                watch the scheduler for holds
  *   BINDS               tell of bind(2) and listen(2)
  *   BINDS_FIXED         of bind(2) that got what it wanted, only with a port that was named

@@ -9,8 +9,12 @@ Facts, by name, as they stand in `Looked.facts`; those of no meaning for the err
     nonlocal_bind             1: net.ipv4.ip_nonlocal_bind there, or that of ipv6
     address_is_local          1: the address is one of that namespace's own
     exe                       the program, as setcap takes it
+    netns                     the number of that namespace
     own_netns                 1: that namespace is the tracer's own, 0: it is another
-    netns_by                  how the namespace was found when the process was gone: "cgroup", "own"
+    netns_name                what `ip netns` calls it
+    netns_pid                 a process in it other than the caller, the oldest
+    netns_by                  "unknown": nobody knows which it was, and nobody was looked for
+                              (older traces: "cgroup", "own"), "closed": nobody is in it any more
 """
 
 import contextlib
@@ -23,12 +27,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from porttrace.tracer import cgroups, processes
+from porttrace.tracer import processes
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
+from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.netplace import way_in, words
 from porttrace.tracer.ports import EVERYTHING, Look, holders
-from porttrace.tracer.ports.lookup import in_namespace
 from porttrace.tracer.ports.settings import Settings, port_text, settings
 
 _CAP_NET_BIND_SERVICE = 10
@@ -36,6 +41,14 @@ _CAP_EFF = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.M)
 Facts = dict[str, int | str]
 # For a trace: what takes long is for those who ask one question only.
 QUICK = Look(strays=False)
+_UNKNOWN = (
+    "who holds the port could not be looked up: the process was gone before its network namespace "
+    "could be read"
+)
+_CLOSED = (
+    "who holds the port could not be looked up: the network namespace of the process was gone "
+    "before anybody could look"
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +65,7 @@ class Failure:
     errno: int
     v6only: bool = False
     reuseport: bool = False
-    cgroup: int = 0
-    netns: int = 0  # of the process, as it was known before; 0 not known
+    netns: int = 0  # its network namespace as the kernel recorded it; 0 not known
 
 
 def look_into(
@@ -62,20 +74,49 @@ def look_into(
     name_of: Callable[[Container], str] | None = None,
 ) -> tuple[tuple[Holder, ...], Facts]:
     """Return who holds the port, and the facts that decide. Never raises for what is gone."""
-    inside, by = place_of(failure)
-    facts: Facts = {"netns_by": by} if by else {}
-    facts["own_netns"] = int(not inside or processes.netns(inside) == processes.netns(os.getpid()))
-    with contextlib.suppress(PorttraceError):
-        facts |= in_namespace(inside, lambda: _settings(failure))
-    facts |= _of_process(failure)
-    if failure.errno not in (0, errno.EADDRINUSE) or not failure.port:
-        return (), facts
+    number, facts = netns_of(failure), _of_process(failure)
+    if not number:
+        return _nowhere(failure, _UNKNOWN), facts | {"netns_by": "unknown"}
+    with way_in(number, failure.pid) as path:
+        if path is None:
+            return _nowhere(failure, _CLOSED), facts | {"netns_by": "closed"}
+        facts |= {"netns": number, "own_netns": int(not path)}
+        if path:
+            facts |= words(number, failure.pid)
+        with contextlib.suppress(PorttraceError):
+            facts |= in_netns(path, lambda: _settings(failure))
+        return _holders(failure, path, thorough, name_of), facts
+
+
+def netns_of(failure: Failure) -> int:
+    """Return the number of the network namespace of the call, 0 where nobody knows it.
+
+    It is never guessed: in another one an innocent program may have the port.
+    """
+    return failure.netns or processes.netns(failure.pid)
+
+
+def _nowhere(failure: Failure, why: str) -> tuple[Holder, ...]:
+    if not _wants_holders(failure):
+        return ()
+    return (Holder("unknown", failure.protocol, failure.address, failure.port, why=why),)
+
+
+def _wants_holders(failure: Failure) -> bool:
+    return failure.errno in (0, errno.EADDRINUSE) and bool(failure.port)
+
+
+def _holders(
+    failure: Failure, path: str, thorough: bool, name_of: Callable[[Container], str] | None
+) -> tuple[Holder, ...]:
+    if not _wants_holders(failure):
+        return ()
     look = partial(
         holders,
         failure.protocol or "tcp",
         failure.address,
         failure.port,
-        inside,
+        path,
         v6only=failure.v6only,
         # Options of the others matter only to who wants to share: to read them copies descriptors.
         look=replace(EVERYTHING if thorough else QUICK, options=failure.reuseport),
@@ -83,26 +124,7 @@ def look_into(
     )
     found = look()
     # A process that ends while we look leaves its socket for a moment without one.
-    return (look() if any(each.kind == "kernel" for each in found) else found), facts
-
-
-def place_of(failure: Failure) -> tuple[int, str]:
-    """Return a process in the network namespace of the call (0: ours), and how it was found.
-
-    A server that cannot have its port often ends at once: then whoever shares its namespace, or
-    its control group, stands for it.
-    """
-    number = processes.netns(failure.pid) or failure.netns
-    if number and number == processes.netns(failure.pid):
-        return failure.pid, ""
-    if number:
-        mates = (pid for pid in processes.all_pids() if processes.netns(pid) == number)
-        return next(mates, 0), ""
-    path = cgroups.path_of(failure.cgroup) if failure.cgroup > 1 else ""
-    for pid in processes.all_pids() if path else ():
-        if processes.read_process(pid).cgroup == path and processes.netns(pid):
-            return pid, "cgroup"
-    return 0, "own"
+    return look() if any(each.kind == "kernel" for each in found) else found
 
 
 def _settings(failure: Failure) -> Facts:

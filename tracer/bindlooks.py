@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from porttrace.tracer import processes
 from porttrace.tracer.asking import complete
 from porttrace.tracer.bindfacts import Facts, Failure, look_into
 from porttrace.tracer.containers import Container
@@ -35,15 +36,19 @@ _Found = tuple[tuple[Holder, ...], Facts]
 
 
 class Lookups:
-    """Looks into what comes by `bell` until `stop`. `known` are processes, which may grow."""
+    """Looks into what comes by `bell` until `stop`. `known` are processes, which may grow.
+
+    `netns` is the only network namespace that is traced, by its number; 0: there are others, too.
+    """
 
     def __init__(
         self,
         bell: PerfBuffer,
         known: Mapping[int, Process],
         name_of: Callable[[Container], str] | None = None,
+        netns: int = 0,
     ) -> None:
-        self._bell, self._known, self._name_of = bell, known, name_of
+        self._bell, self._known, self._name_of, self._netns = bell, known, name_of, netns
         self._done: list[Looked] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -70,7 +75,7 @@ class Lookups:
         self._round()
 
     def _round(self) -> None:
-        kinds = alike(complete(self._bell.read()), self._known)
+        kinds = alike(complete(self._bell.read()), self._known, self._netns)
         for failure, keys in list(kinds.items())[:MOST_KINDS]:
             begun_s = time.monotonic()
             found = self._look(failure, thorough=len(kinds) < _THOROUGH_UNDER)
@@ -98,16 +103,21 @@ class Lookups:
             ), {}
 
 
-def alike(events: Events, known: Mapping[int, Process]) -> dict[Failure, list[tuple[int, int]]]:
-    """Return the failed calls by what they have in common: time_ns and tid of each."""
+def alike(
+    events: Events, known: Mapping[int, Process], netns: int = 0
+) -> dict[Failure, list[tuple[int, int]]]:
+    """Return the failed calls by what they have in common: time_ns and tid of each.
+
+    `netns` is the network namespace of those of which neither kernel nor /proc told it, 0: none.
+    """
     kinds: dict[Failure, list[tuple[int, int]]] = {}
-    for failure, key in _failures(events, known):
+    for failure, key in _failures(events, known, netns):
         kinds.setdefault(failure, []).append(key)
     return kinds
 
 
 def _failures(
-    events: Events, known: Mapping[int, Process]
+    events: Events, known: Mapping[int, Process], netns: int
 ) -> Iterator[tuple[Failure, tuple[int, int]]]:
     for event in events:
         pid, process = int(event["pid"]), known.get(int(event["pid"]))
@@ -119,8 +129,10 @@ def _failures(
             errno=-int(event["error"]),
             v6only=bool(event["answer"] & _V6ONLY),
             reuseport=bool(event["answer"] & _REUSEPORT),
-            cgroup=int(event["cgroup"]),
-            netns=process.netns if process else 0,
+            netns=int(event["peer_pid"])
+            or processes.netns(pid)
+            or (process.netns if process else 0)
+            or netns,
         )
         yield failure, (int(event["time_ns"]), int(event["tid"]))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from porttrace.tracer import namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
+from porttrace.tracer.offsets import netns_flags
 
 ROOT = Path("/")
 
@@ -154,7 +155,7 @@ def compile_flags(root: Path = ROOT) -> tuple[str, ...]:
         flags.append("-DHAVE_ERROR_REPORT")
     if has_field("skb:kfree_skb", "reason", root):
         flags.append("-DHAVE_DROP_REASON")
-    return tuple(flags)
+    return (*flags, *netns_flags(root / "sys/kernel/btf/vmlinux"))
 
 
 def has_btf(root: Path = ROOT) -> bool:

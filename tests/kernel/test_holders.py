@@ -57,7 +57,7 @@ def number_of(pid: int) -> int:
 
 def test_another_network_namespace(hosts: Hosts) -> None:
     with running(hosts.in_server(["python3", "-c", SERVER])) as (pid, port):
-        (found,) = holders("tcp", "", port, pid)
+        (found,) = holders("tcp", "", port, f"/proc/{pid}/ns/net")
         assert (found.kind, found.pid, found.netns) == ("listener", pid, number_of(pid))
         (beside,), missed = elsewhere("tcp", port, others(OURS))
         assert (beside.kind, beside.pid, beside.netns, missed) == (
@@ -127,7 +127,7 @@ def test_a_tunnel_of_the_kernel(hosts: Hosts) -> None:
         pytest.skip("this kernel has no vxlan")
     ip(hosts, "link", "set", "vx0", "up")
     with waiting(hosts) as pid:
-        (found,) = holders("udp", "", 4789, pid)
+        (found,) = holders("udp", "", 4789, f"/proc/{pid}/ns/net")
     assert (found.kind, found.pid) == ("kernel", 0)
     assert found.why == "the kernel's own socket, of network device vx0 (vxlan)"
 
@@ -138,7 +138,7 @@ def test_a_listener_of_the_kernel(hosts: Hosts) -> None:
     except subprocess.CalledProcessError:
         pytest.skip("this kernel has no MPTCP")
     with waiting(hosts) as pid:
-        (found,) = holders("tcp", LOCAL, 5555, pid)
+        (found,) = holders("tcp", LOCAL, 5555, f"/proc/{pid}/ns/net")
     assert (found.pid, found.state) == (0, "LISTEN")
     # Some hosts have a process that is closed to root: then it could be that one's.
     assert found.kind == "kernel" or "closed to root" in found.why

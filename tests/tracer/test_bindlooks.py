@@ -13,7 +13,7 @@ import pytest
 from binding import call
 from builders import S
 from porttrace.tracer import bindlooks
-from porttrace.tracer.bindfacts import Failure, look_into, place_of
+from porttrace.tracer.bindfacts import Failure, look_into
 from porttrace.tracer.bindlooks import MOST_KEYS, MOST_KINDS, Lookups, alike
 from porttrace.tracer.event import Events, no_events
 from porttrace.tracer.facts import Looked, Process
@@ -59,7 +59,8 @@ def server() -> Iterator[socket.socket]:
 
 def test_what_is_alike_is_one() -> None:
     events = np.concatenate([failures(3), failures(2, to="[::1]:443", protocol="udp")])
-    known = {os.getpid(): Process(os.getpid(), netns=5)}
+    known = {2**22 + 1: Process(2**22 + 1, netns=5)}
+    events["pid"][3:] = 2**22 + 1
     (one, two), (keys, more) = zip(*alike(events, known).items(), strict=True)
     assert (one.protocol, one.address, one.port, one.errno) == ("tcp", "0.0.0.0", 80, 98)
     assert (two.protocol, two.address, two.port, two.netns) == ("udp", "::1", 443, 5)
@@ -132,10 +133,33 @@ def test_facts_of_an_address() -> None:
     assert here["nonlocal_bind"] == 0
 
 
-def test_who_is_gone_is_stood_for_by_its_neighbours() -> None:
-    gone = 2**22 + 1
+def test_who_is_gone_is_looked_for_where_the_kernel_saw_it(server: socket.socket) -> None:
+    gone, port = 2**22 + 1, server.getsockname()[1]
     own = os.stat("/proc/self/ns/net").st_ino
-    pid, by = place_of(failed(errno.EADDRINUSE, pid=gone, netns=own))
-    assert os.stat(f"/proc/{pid}/ns/net").st_ino == own and by == ""
-    assert place_of(failed(errno.EADDRINUSE, pid=gone)) == (0, "own")
-    assert place_of(failed(errno.EADDRINUSE)) == (os.getpid(), "")
+    (found,), facts = look_into(failed(errno.EADDRINUSE, pid=gone, netns=own, port=port))
+    assert (found.kind, found.pid) == ("listener", os.getpid())
+    assert (facts["netns"], facts["own_netns"]) == (own, 1) and "netns_by" not in facts
+
+
+@pytest.mark.parametrize(("netns", "by"), [(0, "unknown"), (1, "closed")])
+def test_no_holder_is_taken_from_a_guessed_namespace(
+    server: socket.socket, netns: int, by: str
+) -> None:
+    # GIVEN a listener of ours on the port, and a failure in a namespace that nobody can tell
+    port = server.getsockname()[1]
+    failure = failed(errno.EADDRINUSE, pid=2**22 + 1, netns=netns, port=port)
+    # THEN the listener is not accused
+    (found,), facts = look_into(failure)
+    assert (found.kind, found.pid, facts["netns_by"]) == ("unknown", 0, by)
+    assert "network namespace" in found.why and "/proc" not in found.why
+
+
+def test_the_kernels_number_counts_before_all_others() -> None:
+    events = failures(1)
+    events["peer_pid"] = 4026531999
+    known = {os.getpid(): Process(os.getpid(), netns=5)}
+    (failure,) = alike(events, known, 6)
+    assert failure.netns == 4026531999
+    events["pid"], events["peer_pid"] = 2**22 + 1, 0
+    (failure,) = alike(events, known, 6)
+    assert failure.netns == 6

@@ -51,7 +51,7 @@ def holders(
     protocol: str,
     address: str,
     port: int,
-    netns_pid: int = 0,
+    netns: str = "",
     *,
     v6only: bool = False,
     look: Look = EVERYTHING,
@@ -60,11 +60,10 @@ def holders(
     """Return what keeps `port` for `address`, the most telling first; never nothing.
 
     `protocol` is tcp or udp; `address` the one that a bind asks for ("" is any), `v6only` its
-    option. Looked for in the network namespace of process `netns_pid`, 0 is our own. Sockets of one
+    option. Looked for in the network namespace at the path `netns`, "" is our own. Sockets of one
     process that differ in their remote end only are one holder. Where nobody can be shown, the only
     one has kind `unknown` and says why. `name_of` names containers as in processes.read_process.
     """
-    netns = f"/proc/{netns_pid}/ns/net" if netns_pid else ""
     nobody = Holder("unknown", protocol, address, port)
     try:
         seen = see(protocol, address, port, netns, v6only=v6only, how=look)

@@ -260,7 +260,7 @@ def test_nobody_has_it(server: socket.socket) -> None:
 
 
 def test_a_namespace_that_cannot_be_entered() -> None:
-    (found,) = holders("tcp", "", 80, 2**22 + 1)
+    (found,) = holders("tcp", "", 80, f"/proc/{2**22 + 1}/ns/net")
     assert found.kind == "unknown"
     assert (
         found.why
