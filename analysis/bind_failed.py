@@ -35,6 +35,7 @@ class Failed:
     looked: Looked | None
     uid: int
     exe: str = ""
+    cmdline: str = ""
     ended: frozenset[int] = frozenset()  # processes that are gone by the end of the trace
 
     @property
@@ -130,10 +131,10 @@ def failed(history: History, row: np.void) -> Failed:
     found = bind_names.looked(trace, row)
     known = trace.processes.get(int(row["pid"]))
     holders = holders_of(history, row, found)
-    exe = known.exe if known else ""
+    exe, cmdline = (known.exe, known.cmdline) if known else ("", "")
     # those that fail are seldom there any more when somebody reads of it
     ended = frozenset(trace.exits) | {int(row["pid"])}
-    return Failed(row, holders, found, int(row["uid"]), exe, ended)
+    return Failed(row, holders, found, int(row["uid"]), exe, cmdline, ended)
 
 
 def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Holder, ...]:

@@ -1,5 +1,6 @@
 """EADDRINUSE in sentences: why holder and call collide, and what to do, with its price."""
 
+import re
 from collections.abc import Callable
 
 from porttrace.analysis import bind_names, names
@@ -9,6 +10,8 @@ from porttrace.analysis.sharing import Claim, why
 
 _STATES = {"listener": "listening", "bound": "bound", "time_wait": "time_wait"}
 _QUIC = 443
+_INTERPRETERS = re.compile(r"python|java|node|perl|ruby|php|bash|(da|k|z)?sh$|deno|bun|dotnet|beam")
+_WITH_VALUE = (["-cp"], ["-classpath"], ["-W"], ["-X"], ["-r"], ["--require"])
 
 
 def in_use(call: Failed) -> Reason:
@@ -50,7 +53,7 @@ def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
     mine = holder.pid == int(call.row["pid"])
     if _is_other_family(call, holder):
-        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(holder))
+        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(call, holder))
     if mine:
         return f"{said} It has the port itself already: it binds it twice.", (
             "Look at its configuration: the same address stands there twice, or a wildcard "
@@ -60,14 +63,16 @@ def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         return said, (
             f"Run both as one user ({holder.user or holder.uid}): SO_REUSEPORT shares a port "
             "within one user only, which keeps others from taking a part of its connections.",
-            *_stop(holder),
+            *_stop(call, holder),
         )
     if names.comm(call.row) == holder.comm and call.uid == holder.uid:
-        return f"{said} It is the same program of the same user: an instance runs already.", (
-            f"Keep the one that runs, or stop it first: kill {holder.pid} (its clients are cut "
-            "off); a service manager that restarts it must wait for its end.",
-        )
-    return said, (*_stop(holder), _another_port(call))
+        if _same_program(call):
+            return f"{said} It is the same program of the same user: an instance runs already.", (
+                f"Keep the one that runs, or stop it first: kill {_listed(call, holder)} (its "
+                "clients are cut off); a service manager that restarts it must wait for its end.",
+            )
+        said += f" It is another {holder.comm}: {call.text('holder_cmdline') or 'look which one'}."
+    return said, (*_stop(call, holder), _another_port(call))
 
 
 def _client(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -82,17 +87,23 @@ def _client(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         )
     else:
         said += " Its program had bound it to this port before it connected."
-    return said, (*(_reserve(call, holder) if inside else ()), *_end_connection(call, holder))
+    # What lets the server start now comes first, what keeps it from happening again after that.
+    return said, (*_end_connection(call, holder), *(_reserve(call) if inside else ()))
 
 
-def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
+def _reserve(call: Failed) -> tuple[str, ...]:
     reserved = call.text("reserved")
     ports = f"{reserved},{call.port}" if reserved else str(call.port)
+    setting = "net.ipv4.ip_local_reserved_ports"
+    stays = (
+        "to stay, it belongs to how the container is started (docker run --sysctl "
+        f"{setting}={ports})"
+        if call.is_elsewhere
+        else f"the same line ({setting} = {ports}) in /etc/sysctl.d/90-reserved-ports.conf"
+    )
     return (
-        f"Keep clients off it: {call.there}sysctl -w "
-        f"net.ipv4.ip_local_reserved_ports={ports} and "
-        f"the same line (net.ipv4.ip_local_reserved_ports = {ports}) in "
-        "/etc/sysctl.d/90-reserved-ports.conf. It costs clients one port of "
+        f"Keep clients off it: {call.there}sysctl -w {setting}={ports} and {stays}. It costs "
+        "clients one port of "
         f"{call.fact('range_last') - call.fact('range_first') + 1}; who has the port now keeps it, "
         "and each network namespace (container) has a list of its own.",
     )
@@ -100,15 +111,16 @@ def _reserve(call: Failed, holder: Holder) -> tuple[str, ...]:
 
 def _end_connection(call: Failed, holder: Holder) -> tuple[str, ...]:
     there, _, dport = holder.remote.rpartition(":")
-    end = (
-        f"To free it at once: {call.there}ss -tK state connected 'sport = {call.port} and dst "
-        f"{there} and dport = {dport}' ends this connection (its program sees an error and may "
-        "connect anew)"
-        if dport
-        else f"To free it at once: {call.there}ss -tK 'sport = {call.port}' ends it"
-    )
+    alike = [each for each in call.holders if each.kind == holder.kind]
+    several = len(alike) > 1 or holder.why.endswith("such sockets)")
+    one = f" and dst {there} and dport = {dport}" if dport and not several else ""
+    what = "these connections" if several else "this connection"
+    state = "state connected " if dport else ""
     restart = f"; so does a restart of {bind_names.owner(holder)}" if holder.pid else ""
-    return (f"{end}{restart}. Then start the server again.",)
+    return (
+        f"To free it at once: {call.there}ss -tK {state}'sport = {call.port}{one}' ends {what} "
+        f"(its program sees an error and may connect anew){restart}. Then start the server again.",
+    )
 
 
 def _accepted(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -116,14 +128,14 @@ def _accepted(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"{_capital(bind_names.holder(holder))}: a connection that a server on this port accepted "
         f"outlived it.{_and(_collides(call, holder))}"
     )
-    return said, (*_reuseaddr(call), *_stop(holder))
+    return said, (*_reuseaddr(call), *_stop(call, holder))
 
 
 def _bound(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
     if _is_other_family(call, holder):
-        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(holder))
-    return said, (*_stop(holder), _another_port(call))
+        return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(call, holder))
+    return said, (*_stop(call, holder), _another_port(call))
 
 
 def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -131,8 +143,12 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = (
         f"A closed connection to {holder.remote or 'somebody'} keeps the port in TIME_WAIT for "
         f"another {left}: the kernel waits there for packets that come late."
+        f"{_and(_collides(call, holder))}"
     )
-    wait = f"Until then: wait {left} and start it again; nothing else frees the port sooner."
+    wait = (
+        f"Until then: wait {left} and start it again, or end the wait: {call.there}ss -tK state "
+        f"time-wait 'sport = {call.port}' (where the kernel has CONFIG_INET_DIAG_DESTROY)."
+    )
     return said, (*_reuseaddr(call), wait)
 
 
@@ -150,7 +166,7 @@ def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
 
 def _udp(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
-    advice = (*_stop(holder), _another_port(call))
+    advice = (*_stop(call, holder), _another_port(call))
     if _is_other_family(call, holder):
         said, advice = f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *advice)
     if call.port == _QUIC:
@@ -168,7 +184,7 @@ def _nobody(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     shown = bind_names.holder(holder)
     told = holder.why if holder.why and holder.why not in shown else ""
     said = f"{_capital(shown)}{f': {told}' if told else ''}."
-    return said, (*_stop(holder), *_look_again(call))
+    return said, (*_stop(call, holder), *_look_again(call))
 
 
 _OF_HOLDER: dict[str, Callable[[Failed, Holder], tuple[str, tuple[str, ...]]]] = {
@@ -182,15 +198,50 @@ _OF_HOLDER: dict[str, Callable[[Failed, Holder], tuple[str, tuple[str, ...]]]] =
 }
 
 
-def _stop(holder: Holder) -> tuple[str, ...]:
+def _stop(call: Failed, holder: Holder) -> tuple[str, ...]:
     if not holder.pid:
         return ()
     inside = f" (in container {holder.container})" if holder.container else ""
+    pids = _listed(call, holder)
+    every = ", all that have it" if " " in pids else ""
     return (
-        f"To free the port stop {holder.comm or 'it'}{inside}: kill {holder.pid}, or its service "
+        f"To free the port stop {holder.comm or 'it'}{inside}: kill {pids}{every}; or its service "
         "by 'systemctl stop' (systemctl status "
         f"{holder.pid} names it); whoever uses it is cut off.",
     )
+
+
+def _listed(call: Failed, holder: Holder) -> str:
+    return " ".join(map(str, all_pids(call, holder)))
+
+
+def _same_program(call: Failed) -> bool:
+    exe = call.text("holder_exe")
+    if exe and call.exe and exe != call.exe:
+        return False
+    name = call.exe or exe or names.comm(call.row)
+    if not _INTERPRETERS.match(name.rpartition("/")[2]):
+        return True
+    # Of an interpreter the script is the program.
+    mine, theirs = _script(call.cmdline), _script(call.text("holder_cmdline"))
+    return bool(mine) and mine == theirs
+
+
+def _script(cmdline: str) -> str:
+    words = cmdline.split(" ")[1:]
+    for at, word in enumerate(words):
+        if word in ("-m", "-jar", "-c", "-e"):
+            return " ".join(words[at:] if word in ("-c", "-e") else words[at : at + 2])
+        if word and not word.startswith("-") and words[at - 1 : at] not in _WITH_VALUE:
+            return word
+    return ""
+
+
+def all_pids(call: Failed, holder: Holder) -> tuple[int, ...]:
+    """Return every process that keeps the port as `holder` does: its group, and their children."""
+    group = [each for each in call.holders if each.kind == holder.kind and each.pid]
+    pids = [pid for each in (holder, *group) for pid in (each.pid, *each.also)]
+    return tuple(pid for pid in dict.fromkeys(pids) if pid != int(call.row["pid"]))
 
 
 def _another_port(call: Failed) -> str:
@@ -198,8 +249,15 @@ def _another_port(call: Failed) -> str:
     return f"Or give one of the two another port or an address of its own; {free}."
 
 
+def _netns(call: Failed) -> str:
+    if not call.is_elsewhere:
+        return ""
+    place = call.text("netns_name") or call.fact("netns_pid", 0)
+    return f" --netns {place}" if place else ""
+
+
 def _look_again(call: Failed) -> tuple[str, ...]:
-    return (f"Ask while it fails: porttrace port {call.port}/{call.protocol}.",)
+    return (f"Ask while it fails: porttrace port {call.port}/{call.protocol}{_netns(call)}.",)
 
 
 def _reuseaddr(call: Failed) -> tuple[str, ...]:
@@ -213,17 +271,18 @@ def _reuseaddr(call: Failed) -> tuple[str, ...]:
 
 
 def _collides(call: Failed, holder: Holder) -> str:
+    second = claim_of(call)
     first = Claim(
         protocol=holder.protocol,
         address=holder.address or "0.0.0.0",
         port=holder.port,
         v6only=holder.v6only,
         reuseport=holder.reuseport,
-        reuseaddr=None,
+        # beside a listener it is no help, whether that has set it or not
+        reuseaddr=second.reuseaddr if holder.kind == "listener" else None,
         uid=holder.uid,
         state=_STATES.get(holder.kind, "connected"),
     )
-    second = claim_of(call)
     shares = (holder.reuseport, second.reuseaddr, second.reuseport)
     if call.row["call"] == BindCall.listen:
         return _ONE_LISTENS

@@ -108,7 +108,9 @@ def holder(each: Holder) -> str:
         said += f", free in {names.duration(each.frees_in_s * 1e9)}"
     elif each.age_s >= 0:
         said += f", for {names.duration(each.age_s * 1e9)} now"
-    return f"{owner(each)} {said}" if each.pid else said
+    if not each.pid:
+        return said
+    return f"{owner(each)} {'has ' if said.startswith('a ') else ''}{said}"
 
 
 def owner(each: Holder) -> str:

@@ -8,6 +8,8 @@ import click
 
 from porttrace.cli.options import User
 
+_PROTOCOLS = ("tcp", "udp")
+
 
 class Address(click.ParamType):  # type: ignore[type-arg]
     """An IP address, as text."""
@@ -24,8 +26,24 @@ class Address(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is no IP address; write 127.0.0.1 or ::", param, ctx)
 
 
+class PortWord(click.ParamType):  # type: ignore[type-arg]
+    """A port, alone or as findings write it: 80, 80/tcp, 53/udp. A number and a protocol or ""."""
+
+    name = "port"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, str]:
+        """Return number and protocol."""
+        number, slash, protocol = str(value).partition("/")
+        right = number.isdecimal() and number.isascii() and len(number) < 6
+        if not right or not 0 < int(number) < 65536 or (slash and protocol not in _PROTOCOLS):
+            self.fail(
+                f"{value!r} is no port from 1 to 65535; write 80, 80/tcp or 53/udp", param, ctx
+            )
+        return int(number), protocol
+
+
 @click.command(name="port")
-@click.argument("ports", nargs=-1, required=True, type=click.IntRange(1, 65535), metavar="N…")
+@click.argument("ports", nargs=-1, required=True, type=PortWord(), metavar="N[/tcp|/udp]…")
 @click.option("--udp", "protocol", flag_value="udp", help="UDP only.")
 @click.option("--tcp", "protocol", flag_value="tcp", help="TCP only.")
 @click.option("-u", "--user", "uid", type=User(), help="A bind of this user; default: you.")
@@ -40,7 +58,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
 @click.option("--netns", metavar="NAME|PATH|PID", help="In this network namespace.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def port(
-    ports: tuple[int, ...],
+    ports: tuple[tuple[int, str], ...],
     protocol: str | None,
     uid: int | None,
     address: str,
@@ -75,12 +93,15 @@ def port(
                 netns_path(netns) if netns else "", listen)  # fmt: skip
     name_of = Names().of
     printed = False
-    for number in dict.fromkeys(ports):
-        for each in (protocol,) if protocol else ("tcp", "udp"):
+    for number, named in dict.fromkeys(ports):
+        if protocol and named not in ("", protocol):
+            raise click.UsageError(f"--{protocol} and {number}/{named} exclude each other.")
+        only = named or protocol
+        for each in (only,) if only else ("tcp", "udp"):
             view = look_at(each, number, wish, try_bind, name_of)
             if as_json:
                 click.echo(json_line(values(view)))
-            elif protocol or each == "tcp" or view.holders or view.beside:
+            elif only or each == "tcp" or view.holders or view.beside:
                 click.echo(("\n" if printed else "") + port_text(view))
                 printed = True
 

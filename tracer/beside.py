@@ -188,7 +188,10 @@ def _process(values: dict[str, Any]) -> Process:
 
 def _looked(values: dict[str, Any]) -> Looked:
     keys = tuple((int(time_ns), int(tid)) for time_ns, tid in values["keys"])
-    holders = tuple(_made(Holder, {"kind": "", **each}) for each in values.get("holders", ()))
+    holders = tuple(
+        _made(Holder, {"kind": "", **each, "also": tuple(each.get("also", ()))})
+        for each in values.get("holders", ())
+    )
     return _made(Looked, {**values, "keys": keys, "holders": holders})
 
 

@@ -9,6 +9,8 @@ Facts, by name, as they stand in `Looked.facts`; those of no meaning for the err
     nonlocal_bind             1: net.ipv4.ip_nonlocal_bind there, or that of ipv6
     address_is_local          1: the address is one of that namespace's own
     exe                       the program, as setcap takes it
+    holder_exe                the program of the first holder
+    holder_cmdline            its command line
     netns                     the number of that namespace
     own_netns                 1: that namespace is the tracer's own, 0: it is another
     netns_name                what `ip netns` calls it
@@ -85,7 +87,8 @@ def look_into(
             facts |= words(number, failure.pid)
         with contextlib.suppress(PorttraceError):
             facts |= in_netns(path, lambda: _settings(failure))
-        return _holders(failure, path, thorough, name_of), facts
+        found = _holders(failure, path, thorough, name_of)
+        return found, facts | _of_holder(found)
 
 
 def netns_of(failure: Failure) -> int:
@@ -94,6 +97,14 @@ def netns_of(failure: Failure) -> int:
     It is never guessed: in another one an innocent program may have the port.
     """
     return failure.netns or processes.netns(failure.pid)
+
+
+def _of_holder(found: tuple[Holder, ...]) -> Facts:
+    pid = found[0].pid if found else 0
+    process = processes.read_process(pid) if pid else None
+    if process is None or not process.exe:
+        return {}
+    return {"holder_exe": process.exe, "holder_cmdline": process.cmdline}
 
 
 def _nowhere(failure: Failure, why: str) -> tuple[Holder, ...]:

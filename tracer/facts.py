@@ -76,6 +76,7 @@ class Holder:
     reuseport: bool | None = None  # None: the kernel does not tell
     v6only: bool | None = None
     why: str = ""  # one plain sentence: how it came to hold the port, or why nobody can be shown
+    also: tuple[int, ...] = ()  # other processes that have its sockets open: workers, children
 
 
 @dataclass(frozen=True)

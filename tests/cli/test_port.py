@@ -198,8 +198,8 @@ def test_service_and_class(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["0"], "not in the range"),
-        (["70000"], "not in the range"),
+        (["0"], "no port from 1 to 65535"),
+        (["70000"], "no port from 1 to 65535"),
         (["80", "--address", "localhost"], "no IP address"),
         (["80", "--listen"], "--try-bind"),
         ([], "Missing argument"),
@@ -213,3 +213,18 @@ def test_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str
 def test_a_namespace_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["port", "80", "--netns", "no-such-one"]) == 1
     assert "there is no network namespace no-such-one" in capsys.readouterr().err
+
+
+def test_a_port_as_findings_write_it(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    (tcp,) = told(capsys, f"{port_of(server)}/tcp")
+    assert tcp["protocol"] == "tcp" and tcp["holders"][0]["pid"] == os.getpid()
+    (udp,) = told(capsys, f"{port_of(server)}/udp", "--udp")
+    assert udp["protocol"] == "udp"
+
+
+@pytest.mark.parametrize("words", [["80/sctp"], ["80/"], ["80/tcp", "--udp"]])
+def test_a_port_with_no_such_protocol(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert main(["port", *words]) == 2
+    assert "80" in capsys.readouterr().err

@@ -84,7 +84,7 @@ def test_a_client_on_a_servers_fixed_port() -> None:
     assert row["holders"][0]["remote"] == said["remote"]
     assert said["remote"] in found["summary"] and f"pid {said['holder']}" in found["summary"]
     assert f"Port {said['port']} lies inside net.ipv4.ip_local_port_range" in found["summary"]
-    reserve, now = found["advice"]
+    now, reserve = found["advice"]
     there = f"nsenter -t {said['holder']} -n"
     assert f"{there} sysctl -w net.ipv4.ip_local_reserved_ports={said['port']} " in reserve
     assert f"{there} ss -tK state connected 'sport = {said['port']} and dst 127.0.0.1" in now
@@ -97,8 +97,8 @@ def test_the_commands_do_what_they_say() -> None:
         assert run_.stdout and run_.stderr
         lines = (json.loads(line) for line in run_.stdout)
         found = next(each for each in lines if each["type"] == "finding")
-        reserve = COMMAND.search(found["advice"][0])
-        free = COMMAND.search(found["advice"][1])
+        reserve = COMMAND.search(found["advice"][1])
+        free = COMMAND.search(found["advice"][0])
         assert reserve and free
         # WHEN its commands are typed
         pid, port = found["evidence"]["holder_pid"], found["subject"]["port"]

@@ -14,6 +14,7 @@ from porttrace.tracer.ports.settings import Settings
 from porttrace.tracer.ports.socks import Sock
 
 _TIME_WAIT_S = 60.0  # TCP_TIMEWAIT_LEN of include/net/tcp.h
+_MOST_SHARERS = 64
 _CLOSING = {
     diag.FIN_WAIT1: "closed here; what was sent last is not acknowledged yet",
     diag.FIN_WAIT2: "closed here; the other end has not closed yet",
@@ -69,7 +70,14 @@ def holder_of(sock: Sock, seen: Seen) -> Holder:
         reuseport=options.reuseport if options else _shares(sock, seen.listeners),
         v6only=sock.v6only,
         why=why,
+        also=_sharers(sock, seen),
     )
+
+
+def _sharers(sock: Sock, seen: Seen) -> tuple[int, ...]:
+    # A server that forks leaves its socket with every child: it stands until the last one ends.
+    pids = sorted({each.pid for each in seen.owners.found.get(sock.inode, ())})
+    return tuple(pids[1 : 1 + _MOST_SHARERS])
 
 
 def _udp_state(sock: Sock) -> str:

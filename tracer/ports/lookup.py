@@ -188,7 +188,9 @@ def _of_group(group: Sequence[Holder]) -> Holder:
     last = max(group, key=lambda each: each.frees_in_s)
     if len(group) == 1:
         return last
-    return replace(last, why=f"{last.why} (the last of {len(group)} such sockets)")
+    also = sorted({pid for each in group for pid in each.also} - {last.pid})
+    why = f"{last.why} (the last of {len(group)} such sockets)"
+    return replace(last, why=why, also=tuple(also))
 
 
 def named(holder: Holder, name_of: NameOf | None) -> Holder:

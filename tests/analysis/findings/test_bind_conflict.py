@@ -40,7 +40,7 @@ def test_the_clients_connection_on_a_servers_port() -> None:
         "(32768-60999), from which the kernel takes the local ports of clients, so any connect may "
         "get it while no server has it."
     )
-    reserve, now = finding.advice
+    now, reserve = finding.advice
     assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
     assert "ss -tK state connected 'sport = 43611 and dst 192.0.2.9 and dport = 5432'" in now
     assert finding.evidence["holder_pid"] == 77
@@ -215,3 +215,81 @@ def test_both_families_of_one_server() -> None:
 
 def test_a_hostile_name_stays_raw_for_whoever_prints_it() -> None:
     assert "\x1b[2J" in told(in_use(listener(comm="\x1b[2J")))
+
+
+# -- what the advice is good for -----------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["unknown", "own", "cgroup"])
+def test_nobody_is_accused_where_the_namespace_was_not_known(by: str) -> None:
+    found = listener() if by != "unknown" else Holder("unknown", port=80, why="process was gone")
+    finding = only(in_use(found, facts={**RANGE, "netns_by": by}))
+    text = f"{finding.summary} {' '.join(finding.advice)}"
+    assert finding.confidence <= 0.6 and finding.evidence["holder_pid"] is None
+    assert "kill" not in text and "nginx" not in text and "was gone" in text
+
+
+def test_a_bind_in_another_namespace_is_nobodys_holder() -> None:
+    trace = trace_of_binds(call(pid=12, comm=b"idle"), call(at=9 * S, error=errno.EADDRINUSE))
+    known = {**trace.processes, 12: replace(trace.processes[12], netns=2)}
+    assert only(replace(trace, processes=known)).evidence["holder_pid"] is None
+
+
+THERE = {**RANGE, "own_netns": 0, "netns_pid": 5}
+
+
+def test_commands_name_who_is_alive() -> None:
+    assert "nsenter -t 77 -n ss" in told(in_use(CLIENT, to="0.0.0.0:43611", facts=THERE))
+    gone = in_use(CLIENT, to="0.0.0.0:43611", facts=THERE)
+    assert "nsenter -t 5 -n ss" in told(replace(gone, exits={77: 2 * S}))
+    named = {**THERE, "netns_name": "blue"}
+    text = told(in_use(CLIENT, to="0.0.0.0:43611", facts=named))
+    assert "ip netns exec blue ss" in text and "nsenter" not in text
+    assert "/etc/sysctl.d" not in text and "how the container is started" in text
+    unseen = Holder("unknown", port=80, why="nobody")
+    assert "porttrace port 80/tcp --netns blue." in told(in_use(unseen, facts=named))
+    assert "porttrace port 80/tcp." in told(in_use(unseen))
+
+
+def test_to_free_the_port_takes_all_who_have_it() -> None:
+    group = (listener(also=(13, 14)), listener(pid=20))
+    assert "kill 12 13 14 20, all that have it" in told(in_use(*group))
+    two = (CLIENT, replace(CLIENT, pid=78, remote="192.0.2.8:1"))
+    assert "ss -tK state connected 'sport = 43611' ends" in told(in_use(*two, to="0.0.0.0:43611"))
+
+
+def test_reuseaddr_is_no_help_beside_a_listener() -> None:
+    text = told(in_use(listener(reuseport=False), on=ON))
+    assert "beside a listener SO_REUSEADDR is no help" in text and "same one" not in text
+
+
+def test_time_wait_says_why_the_servers_own_option_was_no_help() -> None:
+    text = told(in_use(Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3), on=ON))
+    assert "its socket had not set SO_REUSEADDR" in text
+    assert "ss -tK state time-wait 'sport = 80'" in text and "nothing else" not in text
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "same"),
+    [
+        ("python3 /srv/a.py", "python3 /srv/b.py", False),
+        ("python3 -u /srv/a.py 80", "python3 /srv/a.py 81", True),
+        ("python3 -m http.server", "python3 -m http.server 80", True),
+        ("python3 -m http.server", "python3 -m other", False),
+        ("", "python3 /srv/b.py", False),
+    ],
+)
+def test_one_interpreter_runs_many_programs(mine: str, theirs: str, same: bool) -> None:
+    facts = {**RANGE, "holder_exe": "/usr/bin/python3", "holder_cmdline": theirs}
+    trace = in_use(listener(comm="python3", uid=33), comm=b"python3", facts=facts)
+    known = {7: replace(trace.processes[7], exe="/usr/bin/python3", cmdline=mine)}
+    text = told(replace(trace, processes=known))
+    assert ("an instance runs already" in text) is same
+    assert (
+        same or "another python3: python3 /srv/b" in text or "another python3: python3 -m" in text
+    )
+
+
+def test_who_has_a_closing_connection_has_it() -> None:
+    closing = listener(kind="closing", state="CLOSE_WAIT", remote="192.0.2.9:5")
+    assert "user root) has a closing connection" in told(in_use(closing))
