@@ -11,9 +11,11 @@ import click
 @click.option("--check", "check", metavar="FILE", type=click.Path(),
               help="Compare with the ports that services want, a YAML file; exit code 5 when "
               "something is wrong.")  # fmt: skip
+@click.option("--strict", is_flag=True,
+              help="With --check: what could not be verified is wrong, too.")  # fmt: skip
 @click.option("--netns", metavar="NAME|PATH|PID", help="In this network namespace.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def ports(check: str | None, netns: str | None, as_json: bool) -> int:
+def ports(check: str | None, strict: bool, netns: str | None, as_json: bool) -> int:
     """List the ports that are served here, with what is risky about them.
 
     First what the kernel does with ports: the ephemeral range, reserved and privileged ports.
@@ -26,11 +28,13 @@ def ports(check: str | None, netns: str | None, as_json: bool) -> int:
     """
     from porttrace.tracer.namespaces import netns_path
 
+    if strict and check is None:
+        raise click.UsageError("--strict is for --check FILE.")
     path = netns_path(netns) if netns else ""
     if check is not None:
         from porttrace.cli.portcheck import run
 
-        return run(check, path, as_json)
+        return run(check, path, as_json, strict)
     for line in _json(path) if as_json else _text(path):
         click.echo(line)
     return 0

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -149,6 +150,23 @@ def test_without_root() -> None:
     assert "hint: run it with sudo" in refused.stderr
     closed = as_nobody("port", port, "--netns", "1")
     assert closed.returncode == 3 and "CAP_SYS_ADMIN" in closed.stderr
+
+
+def test_a_process_that_cannot_be_verified() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, NamedTemporaryFile("w") as file:
+        os.chmod(file.name, 0o644)  # nobody is to read it
+        entry = f"port: {server.getsockname()[1]}, address: 127.0.0.1, owner: root"
+        file.write(f"ports:\n- {{{entry}, process: no-such-one}}\n")
+        file.flush()
+        done = as_nobody("ports", "--check", file.name, "--json")
+        text = as_nobody("ports", "--check", file.name)
+        seen = tracing.run("ports", "--check", file.name, "--json")
+    found = json.loads(done.stdout)
+    assert [each["kind"] for each in found["problems"]] == ["ephemeral"]
+    assert [each["kind"] for each in found["not_verified"]] == ["process"]
+    assert "not verified: whether it is no-such-one" in " ".join(text.stdout.split())
+    kinds = [each["kind"] for each in json.loads(seen.stdout)["problems"]]
+    assert kinds == ["conflict", "ephemeral"]
 
 
 def as_nobody(*words: str) -> "subprocess.CompletedProcess[str]":
