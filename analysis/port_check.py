@@ -53,6 +53,7 @@ class Standing:
     ephemeral: tuple[int, int]
     reserved: Ranges
     node_ports: tuple[int, int] | None = None
+    within: str = ""  # what enters the network namespace, before a command; "" our own
 
 
 def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[Problem]:
@@ -192,10 +193,12 @@ def _free(holder: Holder) -> str:
 
 def _address(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     if standing.here.address_is_local is False and not standing.here.nonlocal_allowed:
+        version = 6 if ":" in wanted.address else 4
         yield Problem(
             "address",
             f"{wanted.address} is no address of this host: bind fails with EADDRNOTAVAIL",
-            f"ip address add {wanted.address} dev DEVICE, or sysctl -w net.ipv4.ip_nonlocal_bind=1",
+            f"{standing.within}ip address add {wanted.address} dev DEVICE, or {standing.within}"
+            f"sysctl -w net.ipv{version}.ip_nonlocal_bind=1",
         )
 
 
@@ -218,7 +221,7 @@ def _ephemeral(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
         yield Problem(
             "ephemeral",
             f"in the ephemeral range {low}-{high} and not reserved: a client may get it",
-            reserve_command([wanted.port], standing.reserved),
+            reserve_command([wanted.port], standing.reserved, standing.within),
         )
 
 

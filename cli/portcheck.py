@@ -22,7 +22,7 @@ from porttrace.analysis.render.wrap import wrapped
 from porttrace.cli.portlook import claims
 from porttrace.cli.wanted import read_wanted
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.namespaces import enter_command, in_netns
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.kubernetes import node_ports
@@ -55,7 +55,7 @@ def run(path: str, netns: str, as_json: bool, strict: bool = False) -> int:
         for each in checked:
             click.echo(json_line(values(each)))
     else:
-        click.echo("\n".join(text(checked)))
+        click.echo("\n".join(text(checked, enter_command(netns))))
     unsure = sum(map(is_unsure, checked))
     if unsure and not strict:
         click.echo(
@@ -91,7 +91,8 @@ def _checked(
     allowed = host.nonlocal_v6 if ":" in wanted.address else host.nonlocal_v4
     capable = wanted.capable or wanted.uid <= 0
     here = Here(host.unprivileged_from, capable, local, allowed)
-    standing = Standing(holders, claims(seen), here, host.range, host.reserved, nodes)
+    standing = Standing(holders, claims(seen), here, host.range, host.reserved, nodes,
+                        enter_command(netns))  # fmt: skip
     problems, unsure = check(wanted, others, standing), doubts(wanted, standing)
     return Checked(wanted, tuple(problems), tuple(unsure), holders, host.reserved)
 
@@ -119,15 +120,16 @@ def values(each: Checked) -> dict[str, object]:
     }
 
 
-def text(checked: Sequence[Checked]) -> list[str]:
-    """Return the results as lines of at most 80 columns."""
+def text(checked: Sequence[Checked], within: str = "") -> list[str]:
+    """Return the results as lines of at most 80 columns; `within` as for reserve_command."""
     lines = [line for each in checked for line in _lines(each)]
     wrong = [each for each in checked if each.problems]
     ports = [
         each.wanted.port for each in wrong if any(p.kind == "ephemeral" for p in each.problems)
     ]
     if len(ports) > 1:
-        lines += wrapped(reserve_command(ports, wrong[0].reserved), "Reserve all at once: ", "  ")
+        command = reserve_command(ports, wrong[0].reserved, within)
+        lines += wrapped(command, "Reserve all at once: ", "  ")
     return [*lines, _sum(len(checked), len(wrong), sum(map(is_unsure, checked)))]
 
 

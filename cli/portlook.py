@@ -9,7 +9,7 @@ from porttrace.analysis.may_bind import Here, may_bind, may_listen
 from porttrace.analysis.render.ports import PortView
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer import diag, processes
-from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.namespaces import enter_command, in_netns
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
@@ -62,6 +62,7 @@ def look_at(
         user=processes.user_name(wish.uid),
         bind=bind,
         listen=may_listen(asked, standing) if protocol == "tcp" else None,
+        within=enter_command(wish.netns),
         tried=_trial(protocol, port, wish) if is_tried else None,
     )
 

@@ -45,6 +45,7 @@ def _json(netns: str) -> Iterator[str]:
     from porttrace.analysis.port_risks import risks_of
     from porttrace.analysis.render.escape import json_line
     from porttrace.analysis.render.report import finding_json
+    from porttrace.tracer.namespaces import enter_command
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
@@ -55,7 +56,9 @@ def _json(netns: str) -> Iterator[str]:
     for each in seen.holders:
         risks = risks_of(each, seen.holders, host.range, host.reserved, host.unprivileged_from)
         rows.append({"type": "socket", **asdict(each), "risks": list(risks)})
-    found = fixed_port_at_risk(listening(seen.holders), host.range, host.reserved)
+    found = fixed_port_at_risk(
+        listening(seen.holders), host.range, host.reserved, enter_command(netns)
+    )
     rows += [{"type": "finding", **finding_json(each)} for each in found]
     rows += [{"type": "not_seen", "what": what} for what in _not_seen(seen)]
     yield from map(json_line, rows)
@@ -66,6 +69,7 @@ def _text(netns: str) -> Iterator[str]:
     from porttrace.analysis.port_risks import risks_of
     from porttrace.analysis.render.ports import inventory_lines, settings_lines
     from porttrace.analysis.render.wrap import wrapped
+    from porttrace.tracer.namespaces import enter_command
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
@@ -77,7 +81,9 @@ def _text(netns: str) -> Iterator[str]:
              for each in seen.holders]  # fmt: skip
     yield ""
     yield from inventory_lines(seen.holders, risks)
-    for each in fixed_port_at_risk(listening(seen.holders), host.range, host.reserved):
+    for each in fixed_port_at_risk(
+        listening(seen.holders), host.range, host.reserved, enter_command(netns)
+    ):
         yield ""
         yield from _finding(each)
     for what in _not_seen(seen):

@@ -99,6 +99,28 @@ def test_a_namespace_with_nobody_in_it(hosts: Hosts) -> None:
     assert found["netns"] == os.stat(f"/run/netns/{hosts.server}").st_ino
 
 
+def test_commands_are_for_the_namespace_that_was_asked_about(hosts: Hosts, tmp_path: Path) -> None:
+    """Typed as they are printed they would overwrite the list of the host otherwise."""
+    file = tmp_path / "ports.yaml"
+    entries = ("port: 43611", "port: 43612", "port: 80, address: '2001:db8::77'")
+    file.write_text("ports:\n" + "".join(f"- {{{each}}}\n" for each in entries))
+    serve = "import socket, sys; s = socket.create_server(('127.0.0.1', 43611)); print(flush=True)"
+    command = hosts.in_server([sys.executable, "-c", f"{serve}; sys.stdin.read()"])
+    with running(command) as server:
+        assert server.stdout and server.stdout.readline() == "\n"
+        places = {
+            hosts.server: f"ip netns exec {hosts.server} ",
+            str(server.pid): f"nsenter -t {server.pid} -n ",
+        }
+        for place, enter in places.items():
+            for words in (("port", "43611"), ("ports",), ("ports", "--check", str(file))):
+                text = " ".join(tracing.run(*words, "--netns", place).stdout.split())
+                assert text.count("sysctl -w") == text.count(f"{enter}sysctl -w") > 0
+                assert text.count("ip address add") == text.count(f"{enter}ip address add")
+                assert "/etc/sysctl.d" not in text
+        assert "-w net.ipv6.ip_nonlocal_bind" in text
+
+
 def test_a_container_is_named() -> None:
     with box("c" * 64) as web:
         (found, _) = told("port", str(LISTENING))
@@ -140,7 +162,11 @@ def test_without_root() -> None:
         done = as_nobody("port", port, "--try-bind")
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
-        assert f"LISTEN 127.0.0.1:{port}" in text and "no process, user root" in text
+        assert (
+            f"LISTEN 127.0.0.1:{port}" in text
+            and "a process that cannot be seen, user root" in text
+        )
+        assert "this bind sets no option for sharing" in text and "neither socket" not in text
         assert "really: bind failed with EADDRINUSE" in text
         assert "not seen the sockets of" in text
         listed = as_nobody("ports")
