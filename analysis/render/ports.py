@@ -207,10 +207,10 @@ _WIDTHS = (10, 18, 22, 10)
 
 def inventory_lines(holders: Sequence[Holder], risks: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield a table of sockets, the same ones of one process and address as one line."""
-    yield _row(("PORT", "ADDRESS", "PROCESS", "USER", "REMARKS"))
+    yield from _row(("PORT", "ADDRESS", "PROCESS", "USER", "REMARKS"))
     rows = dict.fromkeys(map(_cells, holders, risks))
     for cells in rows:
-        yield _row(cells)
+        yield from _row(cells)
     if not rows:
         yield "nobody serves a port here"
 
@@ -223,6 +223,8 @@ def _cells(holder: Holder, risks: tuple[str, ...]) -> tuple[str, ...]:
     return (port, local, process, holder.user, ", ".join(risks))
 
 
-def _row(cells: Sequence[str]) -> str:
-    narrow = [padded(cell, width) for cell, width in zip(cells, _WIDTHS, strict=False)]
-    return " ".join([*narrow, printable(cells[-1])]).rstrip()
+def _row(cells: Sequence[str]) -> list[str]:
+    # Remarks that find no room in the last column go on below, in that column.
+    start = "".join(padded(cell, width) + " " for cell, width in zip(cells, _WIDTHS, strict=False))
+    lines = wrapped(printable(cells[-1]), start, " " * (sum(_WIDTHS) + len(_WIDTHS)))
+    return lines or [start.rstrip()]

@@ -252,3 +252,16 @@ def test_ipv4_within_ipv6_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
     words = ["port", "9", "--tcp", "--address", "::ffff:7f00:1"]
     assert main(words) == 0
     assert "to [::ffff:127.0.0.1]:9 as" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not ROOT, reason="others are told of their number only by root")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "1 other network namespace, which"), (2, "2 other network namespaces, which")],
+)
+def test_namespaces_that_were_missed(number: int, words: str) -> None:
+    from porttrace.cli.portlook import _not_seen
+    from porttrace.tracer.ports.holding import Seen
+
+    (told,) = _not_seen("tcp", Seen(()), number, True)
+    assert told.startswith(words)

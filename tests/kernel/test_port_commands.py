@@ -169,6 +169,7 @@ def test_without_root() -> None:
         assert "this bind sets no option for sharing" in text and "neither socket" not in text
         assert "really: bind failed with EADDRINUSE" in text
         assert "not seen the sockets of" in text
+        assert "other network namespaces: they were not looked at (root may)" in text
         listed = as_nobody("ports")
         assert f"{port}/tcp" in listed.stdout and "Not seen: the sockets of" in listed.stdout
     refused = as_nobody("port", port, "--user", "root", "--try-bind")
