@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from porttrace.analysis import sharing
 from porttrace.analysis.may_bind import Here, conflict
 from porttrace.analysis.port_ranges import Ranges, at_risk, reserve_command
+from porttrace.analysis.port_served import SERVES, is_its, is_verified, serving, unserved
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
-
-_SERVES = ("listener", "udp")
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Wanted:
 class Problem:
     """What is wrong with a wanted port, and what to do."""
 
-    kind: str  # conflict, ephemeral, privileged, duplicate, node-port, address, owner
+    kind: str  # conflict, unserved, ephemeral, privileged, duplicate, node-port, address, owner
     what: str
     advice: str
 
@@ -54,6 +53,7 @@ class Standing:
     ephemeral: tuple[int, int]
     reserved: Ranges
     node_ports: tuple[int, int] | None = None
+    within: str = ""  # what enters the network namespace, before a command; "" our own
 
 
 def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[Problem]:
@@ -62,6 +62,7 @@ def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[
         *_duplicates(wanted, others),
         *_owner(wanted),
         *_conflict(wanted, standing),
+        *_unserved(wanted, standing),
         *_address(wanted, standing),
         *_privileged(wanted, standing),
         *_ephemeral(wanted, standing),
@@ -69,16 +70,54 @@ def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[
     ]
 
 
+def doubts(wanted: Wanted, standing: Standing) -> list[Problem]:
+    """Return what could not be verified of a wanted port: it may be fine, or not."""
+    mine = serving(wanted, standing.holders)
+    if mine:
+        return [_unverified(wanted, each) for each in mine if not is_verified(wanted, each)]
+    verdict = conflict(wanted.claim(), standing.claims, "bind")
+    if verdict.works is not None or not standing.holders:
+        return []
+    first = _first_in_doubt(standing.holders)
+    return [
+        Problem(
+            "bind", f"held by {describe(first)}: {first.why}. {verdict.why}", _try(wanted, first)
+        )
+    ]
+
+
 def is_served(wanted: Wanted, holders: Sequence[Holder]) -> Holder | None:
     """Return the holder that is the wanted service itself, None where it does not run."""
-    return next((each for each in holders if _is_its(wanted, each)), None)
+    return next(iter(serving(wanted, holders)), None)
 
 
-def _is_its(wanted: Wanted, holder: Holder) -> bool:
-    user = not wanted.owner or holder.uid == wanted.uid
-    # Without root the process of another user does not show: then the user decides.
-    process = not wanted.process or not holder.comm or holder.comm == wanted.process
-    return holder.kind in _SERVES and user and process
+def asks_for_options(wanted: Wanted, holders: Sequence[Holder]) -> bool:
+    """Return whether options of the sockets that stand decide if the service may have its port."""
+    return (wanted.reuseaddr or wanted.reuseport) and not serving(wanted, holders)
+
+
+def _unverified(wanted: Wanted, holder: Holder) -> Problem:
+    return Problem(
+        "process",
+        f"whether it is {wanted.process}: the process of {describe(holder)} cannot be seen",
+        "sudo porttrace ports --check",
+    )
+
+
+def _first_in_doubt(holders: Sequence[Holder]) -> Holder:
+    return max(holders, key=lambda each: each.frees_in_s)
+
+
+def _try(wanted: Wanted, holder: Holder) -> str:
+    wait = f"wait {holder.frees_in_s:.0f} s, or: " if holder.frees_in_s >= 0 else ""
+    chosen = {"--reuseaddr": wanted.reuseaddr, "--reuseport": wanted.reuseport,
+              "--v6only": wanted.v6only}  # fmt: skip
+    options = "".join(f" {name}" for name, is_set in chosen.items() if is_set)
+    user = f" --user {wanted.owner}" if wanted.owner else ""
+    return (
+        f"{wait}sudo porttrace port {wanted.port} --{wanted.protocol}{user} "
+        f"--address {wanted.address}{options} --try-bind"
+    )
 
 
 def _duplicates(wanted: Wanted, others: Sequence[Wanted]) -> Iterator[Problem]:
@@ -105,20 +144,32 @@ def _owner(wanted: Wanted) -> Iterator[Problem]:
 
 
 def _conflict(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
-    strangers = [each for each in standing.holders if not _is_its(wanted, each)]
-    served = is_served(wanted, standing.holders)
-    if served:
-        for each in strangers:
-            if each.kind in _SERVES:
+    if is_served(wanted, standing.holders):
+        for each in standing.holders:
+            if each.kind in SERVES and not is_its(wanted, each):
                 yield Problem("conflict", f"shared with {describe(each)}", _free(each))
         return
     verdict = conflict(wanted.claim(), standing.claims, "bind")
-    if strangers and not verdict.works:
-        first = strangers[0]
-        # What cannot be known of an old connection may be fine; of all others, seldom.
-        if verdict.works is None and first.kind in ("accepted", "time_wait", "closing"):
-            return
+    if standing.holders and verdict.works is False:
+        first = standing.holders[0]
         yield Problem("conflict", f"held by {describe(first)}: {first.why}", _free(first))
+
+
+def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
+    mine = serving(wanted, standing.holders)
+    missing = unserved(wanted, mine) if mine else []
+    if missing:
+        places = ", ".join(dict.fromkeys(_local(each.address) for each in mine))
+        yield Problem(
+            "unserved",
+            f"served on {places} only, not on {_local(wanted.address)}: {' and '.join(missing)} "
+            "get nothing on the others",
+            f"let the service listen on {_local(wanted.address)}, or want what it serves",
+        )
+
+
+def _local(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def describe(holder: Holder) -> str:
@@ -142,10 +193,12 @@ def _free(holder: Holder) -> str:
 
 def _address(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     if standing.here.address_is_local is False and not standing.here.nonlocal_allowed:
+        version = 6 if ":" in wanted.address else 4
         yield Problem(
             "address",
             f"{wanted.address} is no address of this host: bind fails with EADDRNOTAVAIL",
-            f"ip address add {wanted.address} dev DEVICE, or sysctl -w net.ipv4.ip_nonlocal_bind=1",
+            f"{standing.within}ip address add {wanted.address} dev DEVICE, or {standing.within}"
+            f"sysctl -w net.ipv{version}.ip_nonlocal_bind=1",
         )
 
 
@@ -168,7 +221,7 @@ def _ephemeral(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
         yield Problem(
             "ephemeral",
             f"in the ephemeral range {low}-{high} and not reserved: a client may get it",
-            reserve_command([wanted.port], standing.reserved),
+            reserve_command([wanted.port], standing.reserved, standing.within),
         )
 
 

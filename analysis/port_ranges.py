@@ -12,10 +12,13 @@ def at_risk(port: int, ephemeral: tuple[int, int], reserved: Ranges) -> bool:
     return low <= port <= high and not any(first <= port <= last for first, last in reserved)
 
 
-def reserve_command(ports: Iterable[int], reserved: Ranges) -> str:
-    """Return the command that reserves `ports` besides those that are reserved already."""
+def reserve_command(ports: Iterable[int], reserved: Ranges, within: str = "") -> str:
+    """Return the command that reserves `ports` besides those that are reserved already.
+
+    `within` goes before it: what enters the network namespace, where that is not our own.
+    """
     ranges = [*reserved, *((port, port) for port in sorted(set(ports)))]
-    return f"sysctl -w net.ipv4.ip_local_reserved_ports={as_text(merged(ranges))}"
+    return f"{within}sysctl -w net.ipv4.ip_local_reserved_ports={as_text(merged(ranges))}"
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

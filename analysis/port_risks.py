@@ -1,9 +1,12 @@
 """What is risky or remarkable about the ports that a host serves, in a few words each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from porttrace.analysis.port_ranges import Ranges, at_risk
 from porttrace.tracer.facts import Holder
+
+_SERVES = ("listener", "udp", "bound")
+_WILDCARDS = {"0.0.0.0": 4, "::": 6}
 
 
 def risks_of(
@@ -28,7 +31,29 @@ def risks_of(
         found.append("shared with others")
     elif beside:
         found.append(f"shared by {len(beside) + 1} sockets")
-    return tuple(found)
+    return (*found, *_taken_beside(holder, holders))
+
+
+def _taken_beside(holder: Holder, holders: Sequence[Holder]) -> Iterator[str]:
+    # Clients of that address, or of that family, come to somebody else: docs/ports.md.
+    if holder.kind not in _SERVES:
+        return
+    for other in holders:
+        same_port = (other.protocol, other.port) == (holder.protocol, holder.port)
+        if not same_port or other.kind not in _SERVES or -1 in (holder.uid, other.uid):
+            continue
+        if other.uid != holder.uid and _takes_from(other, holder):
+            local = f"[{other.address}]" if ":" in other.address else other.address
+            yield f"{other.user or f'user {other.uid}'} has {local}"
+
+
+def _takes_from(other: Holder, holder: Holder) -> bool:
+    wide = _WILDCARDS.get(holder.address)
+    if wide is None:
+        return False  # one address alone: nobody expects the others to be its own
+    if other.address in _WILDCARDS:
+        return _WILDCARDS[other.address] != wide  # the other family
+    return True
 
 
 def _same_place(one: Holder, other: Holder) -> bool:

@@ -151,6 +151,7 @@ _ERRNO_OF = {
     "half-connected": EADDRINUSE,
     "one-sided": EADDRINUSE,
     "taken": EADDRINUSE,
+    "unset": EADDRINUSE,
 }
 
 _SENTENCE_OF = {
@@ -177,6 +178,7 @@ _SENTENCE_OF = {
     "one-sided": "{first} {holds}, and an option for sharing counts only when both sockets have "
     "set the same one before bind.",
     "taken": "{first} {holds}, and neither socket has set an option for sharing.",
+    "unset": "{first} {holds}, and this bind sets no option for sharing.",
 }
 
 _HOLDS = {
@@ -229,7 +231,8 @@ def _conflict(first: Claim, second: Claim) -> str:
         return "half-connected"
     if any((first.reuseaddr, first.reuseport, second.reuseaddr, second.reuseport)):
         return "one-sided"
-    return "taken"
+    # Not known of the first: that does not matter, for it takes both.
+    return "unset" if None in (first.reuseaddr, first.reuseport) else "taken"
 
 
 def _address(claim: Claim) -> IPv4Address | IPv6Address:

@@ -9,13 +9,15 @@ import click
 from porttrace.analysis import tables
 from porttrace.analysis.export import csv, ndjson, parquet, perfetto
 from porttrace.analysis.recording import Recording, load
+from porttrace.cli.options import RECORDING
 from porttrace.cli.writing import print_pieces, say_incomplete, write_file
 
 _FORMATS = ("parquet", "csv", "ndjson", "perfetto")
+_WITHOUT_BINDS = ("csv", "perfetto")
 
 
 @click.command(name="export")
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=RECORDING)
 @click.option(
     "-f", "--format", "kind", type=click.Choice(_FORMATS), required=True, help="Format of OUT."
 )
@@ -51,6 +53,12 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
         raise click.UsageError("events are read in a second pass; name a file instead of -.")
     recording = load(file)
     say_incomplete(recording)
+    if kind in _WITHOUT_BINDS and len(recording.trace.binds):
+        click.echo(
+            f"note: {len(recording.trace.binds)} calls of bind(2) and listen(2) are left out: "
+            f"{kind} has attempts alone; -f parquet or ndjson writes them, too",
+            err=True,
+        )
     if kind == "parquet":
         _write_parquet(recording, output, force)
     elif kind == "perfetto":

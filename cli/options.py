@@ -20,6 +20,9 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _NO_UID = 2**32 - 1  # (uid_t)-1
 MAX_CGROUPS = 16  # places in wanted_cgroups of bpf/maps.h
 
+RECORDING = click.Path(allow_dash=True, readable=False)
+"""A recording to be read. One that cannot be read fails as one that is not there: exit code 1."""
+
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
     """A length of time: 30, 30s, 1.5m, 500ms, 2h. Seconds as a float."""

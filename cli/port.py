@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from porttrace.cli.iptext import ip_text
 from porttrace.cli.options import User
 
 _PROTOCOLS = ("tcp", "udp")
@@ -21,7 +22,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]
         import ipaddress
 
         try:
-            return str(ipaddress.ip_address(str(value)))
+            return ip_text(ipaddress.ip_address(str(value)))
         except ValueError:
             self.fail(f"{value!r} is no IP address; write 127.0.0.1 or ::", param, ctx)
 

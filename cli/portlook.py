@@ -9,11 +9,11 @@ from porttrace.analysis.may_bind import Here, may_bind, may_listen
 from porttrace.analysis.render.ports import PortView
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer import diag, processes
-from porttrace.tracer.namespaces import in_netns
+from porttrace.tracer.namespaces import enter_command, in_netns
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
-from porttrace.tracer.ports.others import Others, elsewhere, others
+from porttrace.tracer.ports.others import Others, elsewhere, others, sees_others
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.peek import Options
 from porttrace.tracer.ports.socks import Sock
@@ -62,13 +62,15 @@ def look_at(
         user=processes.user_name(wish.uid),
         bind=bind,
         listen=may_listen(asked, standing) if protocol == "tcp" else None,
+        within=enter_command(wish.netns),
         tried=_trial(protocol, port, wish) if is_tried else None,
     )
 
 
 @cache
 def _others(netns: int) -> Others:
-    return others(netns)  # the same for all ports that one command is asked about
+    # None without root: what a user's own processes are in comes and goes. The same for all ports that one command is asked about.
+    return others(netns) if sees_others() else Others({})
 
 
 def claims(seen: Seen) -> list[Claim]:
@@ -142,6 +144,10 @@ def _not_seen(protocol: str, seen: Seen, missed: int, is_held: bool) -> tuple[st
         told.append(hidden(seen.owners.hidden))
     if not is_held and unseen(protocol):
         told.append(unseen(protocol).removeprefix(", or "))
-    if missed:
-        told.append(f"{missed} other network namespaces, which may not be entered or took too long")
+    if not sees_others():
+        # Without a number: most of them do not even show, and the rest comes and goes.
+        told.append("other network namespaces: they were not looked at (root may)")
+    elif missed:
+        spaces = "namespace" if missed == 1 else "namespaces"
+        told.append(f"{missed} other network {spaces}, which may not be entered or took too long")
     return tuple(told)

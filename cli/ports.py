@@ -11,9 +11,11 @@ import click
 @click.option("--check", "check", metavar="FILE", type=click.Path(),
               help="Compare with the ports that services want, a YAML file; exit code 5 when "
               "something is wrong.")  # fmt: skip
+@click.option("--strict", is_flag=True,
+              help="With --check: what could not be verified is wrong, too.")  # fmt: skip
 @click.option("--netns", metavar="NAME|PATH|PID", help="In this network namespace.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def ports(check: str | None, netns: str | None, as_json: bool) -> int:
+def ports(check: str | None, strict: bool, netns: str | None, as_json: bool) -> int:
     """List the ports that are served here, with what is risky about them.
 
     First what the kernel does with ports: the ephemeral range, reserved and privileged ports.
@@ -26,11 +28,13 @@ def ports(check: str | None, netns: str | None, as_json: bool) -> int:
     """
     from porttrace.tracer.namespaces import netns_path
 
+    if strict and check is None:
+        raise click.UsageError("--strict is for --check FILE.")
     path = netns_path(netns) if netns else ""
     if check is not None:
         from porttrace.cli.portcheck import run
 
-        return run(check, path, as_json)
+        return run(check, path, as_json, strict)
     for line in _json(path) if as_json else _text(path):
         click.echo(line)
     return 0
@@ -41,6 +45,7 @@ def _json(netns: str) -> Iterator[str]:
     from porttrace.analysis.port_risks import risks_of
     from porttrace.analysis.render.escape import json_line
     from porttrace.analysis.render.report import finding_json
+    from porttrace.tracer.namespaces import enter_command
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
@@ -51,7 +56,9 @@ def _json(netns: str) -> Iterator[str]:
     for each in seen.holders:
         risks = risks_of(each, seen.holders, host.range, host.reserved, host.unprivileged_from)
         rows.append({"type": "socket", **asdict(each), "risks": list(risks)})
-    found = fixed_port_at_risk(listening(seen.holders), host.range, host.reserved)
+    found = fixed_port_at_risk(
+        listening(seen.holders), host.range, host.reserved, enter_command(netns)
+    )
     rows += [{"type": "finding", **finding_json(each)} for each in found]
     rows += [{"type": "not_seen", "what": what} for what in _not_seen(seen)]
     yield from map(json_line, rows)
@@ -62,6 +69,7 @@ def _text(netns: str) -> Iterator[str]:
     from porttrace.analysis.port_risks import risks_of
     from porttrace.analysis.render.ports import inventory_lines, settings_lines
     from porttrace.analysis.render.wrap import wrapped
+    from porttrace.tracer.namespaces import enter_command
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
@@ -73,7 +81,9 @@ def _text(netns: str) -> Iterator[str]:
              for each in seen.holders]  # fmt: skip
     yield ""
     yield from inventory_lines(seen.holders, risks)
-    for each in fixed_port_at_risk(listening(seen.holders), host.range, host.reserved):
+    for each in fixed_port_at_risk(
+        listening(seen.holders), host.range, host.reserved, enter_command(netns)
+    ):
         yield ""
         yield from _finding(each)
     for what in _not_seen(seen):

@@ -7,6 +7,7 @@ import click
 from porttrace.analysis.recording import Recording, load
 from porttrace.analysis.render import report as plain
 from porttrace.analysis.render import text
+from porttrace.cli.options import RECORDING
 from porttrace.cli.writing import say_incomplete, write_file
 
 _SEVERITIES = ("info", "warning", "critical")
@@ -14,7 +15,7 @@ _FOUND = 5
 
 
 @click.command(name="report")
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=RECORDING)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option(
     "--html",

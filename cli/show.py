@@ -1,6 +1,7 @@
 """`porttrace show FILE TABLE`: the rows of a recording, chosen, sorted and cut."""
 
 import dataclasses
+import difflib
 import errno
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from porttrace.analysis.export.csv import csv
 from porttrace.analysis.model import Outcome
 from porttrace.analysis.recording import Recording, load
 from porttrace.analysis.show import Filter
-from porttrace.cli.options import Address, Duration, Ports
+from porttrace.cli.options import RECORDING, Address, Duration, Ports
 from porttrace.cli.writing import print_pieces, say_incomplete
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -24,6 +25,22 @@ _OUTCOMES = [outcome.name for outcome in Outcome]
 _EITHER = [*_OUTCOMES, "ok", *sorted(errno.errorcode.values())]
 # Events know neither how their attempt ended nor how long it was held.
 _OF_ATTEMPTS = {"outcomes": "--outcome", "held_ns": "--held", "containers": "--container"}
+
+
+class _HowItEnded(click.Choice[str]):
+    """An outcome of attempts or of binds; of its many names a mistake is told the nearest."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if value in _EITHER:
+            return str(value)
+        near = difflib.get_close_matches(str(value), _EITHER, 3)
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        self.fail(
+            f"{value!r} is no outcome: {', '.join(_OUTCOMES)}; of binds ok, or the name of an "
+            f"errno such as EADDRINUSE.{meant}",
+            param,
+            ctx,
+        )
 
 
 def _filters(command: _F) -> _F:
@@ -42,7 +59,7 @@ _FILTERS = (
                  help="To these remote ports; of binds, these local ones."),
     click.option("--destination", "destinations", multiple=True, type=Address(),
                  metavar="ADDRESS[:PORT]", help="To this address; [ADDRESS]:PORT for IPv6."),
-    click.option("--outcome", "outcomes", multiple=True, type=click.Choice(_EITHER),
+    click.option("--outcome", "outcomes", multiple=True, type=_HowItEnded(_EITHER),
                  metavar="OUTCOME", help=f"That ended so: {', '.join(_OUTCOMES)}; of binds an "
                                          "errno's name, or ok."),
     click.option("--held", "held_s", type=Duration(),
@@ -51,7 +68,7 @@ _FILTERS = (
 
 
 @click.command(name="show")
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=RECORDING)
 @click.argument(
     "table", type=click.Choice(("attempts", "binds", "accepts", "events", "concurrency"))
 )

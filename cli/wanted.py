@@ -11,6 +11,7 @@ import click
 import yaml
 
 from porttrace.analysis.port_check import Wanted
+from porttrace.cli.iptext import ip_text
 
 _MOST_BYTES = 1 << 20
 
@@ -117,7 +118,7 @@ def _ip(value: Any) -> str:
     import ipaddress
 
     try:
-        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+        return ip_text(ipaddress.ip_address(value if isinstance(value, str) else ""))
     except ValueError:
         raise ValueError(f"{value!r} is no IP address") from None
 

@@ -10,7 +10,7 @@ from porttrace.analysis.recording import load
 from porttrace.analysis.render.whatif import whatif_json, whatif_text
 from porttrace.analysis.replay import Demand
 from porttrace.analysis.whatif import Prediction
-from porttrace.cli.options import Duration, Endpoint
+from porttrace.cli.options import RECORDING, Duration, Endpoint
 from porttrace.cli.writing import say_incomplete
 
 _MOST_SLOTS = 10_000
@@ -29,7 +29,7 @@ class _Slots(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command(name="whatif")
-@click.argument("file", type=click.Path(allow_dash=True))
+@click.argument("file", type=RECORDING)
 @click.option("--slots", type=_Slots(), metavar="N,...", help="With so many slots instead.")
 @click.option(
     "--connect-timeout",

@@ -53,6 +53,11 @@ class Host:
     drop_reasons: Mapping[str, str] = field(default_factory=dict)  # number: the kernel's own name
 
 
+UNSEEN = "whose it is cannot be seen"
+IN_QUEUE = "nobody has accepted yet"
+"""What `why` of a holder says where a process has it that does not show, or none has it yet."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """What keeps a port: one socket, or the reason why no socket can be shown."""

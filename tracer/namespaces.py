@@ -9,6 +9,7 @@ import ctypes
 import fcntl
 import os
 import re
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,6 +83,23 @@ def netns_path(word: str) -> str:
             raise _no_entry(str(path), error) from None
     find_netns(word)
     return str(path)
+
+
+def enter_command(path: str) -> str:
+    """Return what goes before a command that is meant for the network namespace at `path`.
+
+    It ends with a blank; "" for our own. Without it `sysctl -w` would change the host.
+    """
+    if not path or _is_ours(path):
+        return ""
+    if Path(path).parent in (_NAMED, Path("/var/run/netns")):
+        return f"ip netns exec {shlex.quote(Path(path).name)} "
+    of_process = re.fullmatch(r"/proc/(\d+)/ns/net", path)
+    return (
+        f"nsenter -t {of_process[1]} -n "
+        if of_process
+        else f"nsenter {shlex.quote(f'--net={path}')} "
+    )
 
 
 def in_netns(path: str, work: Callable[[], _T]) -> _T:

@@ -29,19 +29,34 @@ class Serving:
 
 
 def fixed_port_at_risk(
-    serving: Iterable[Serving], ephemeral: tuple[int, int], reserved: Ranges
+    serving: Iterable[Serving], ephemeral: tuple[int, int], reserved: Ranges, within: str = ""
 ) -> list[Finding]:
     """Find ports that lie in the ephemeral range (both ends belong to it) and are not reserved.
 
     One finding for each process, its ports in one. Ports that the kernel chose are left out: nobody
-    waits for those by number. All must be of one network namespace, whose range it is.
+    waits for those by number. All must be of one network namespace, whose range it is;
+    `within` is what enters it, as for `reserve_command`.
     """
     mine: dict[tuple[int, str], list[Serving]] = {}
     for each in serving:
         if each.asked is not False and at_risk(each.port, ephemeral, reserved):
             mine.setdefault((each.pid, each.comm), []).append(each)
     every = sorted({each.port for group in mine.values() for each in group})
-    return [_finding(group, every, ephemeral, reserved) for group in mine.values()]
+    advice = _advice(every, reserved, within)
+    return [_finding(group, ephemeral, reserved, advice) for group in mine.values()]
+
+
+def _advice(every: Sequence[int], reserved: Ranges, within: str) -> str:
+    # /etc/sysctl.d is read for the host alone.
+    keep = (
+        "again whenever that network namespace is made"
+        if within
+        else "and the same line in /etc/sysctl.d/ to keep it"
+    )
+    return (
+        f"Reserve what stays fixed: {reserve_command(every, reserved, within)}, {keep}. Its price:"
+        " so many ports fewer for outgoing connections; who already has one keeps it."
+    )
 
 
 def listening(holders: Iterable[Holder]) -> list[Serving]:
@@ -57,7 +72,7 @@ def listening(holders: Iterable[Holder]) -> list[Serving]:
 
 
 def _finding(
-    group: Sequence[Serving], every: Sequence[int], ephemeral: tuple[int, int], reserved: Ranges
+    group: Sequence[Serving], ephemeral: tuple[int, int], reserved: Ranges, advice: str
 ) -> Finding:
     first = group[0]
     sure = any(each.asked for each in group)
@@ -83,9 +98,7 @@ def _finding(
             "range": list(ephemeral), "reserved": as_text(reserved), "asked": sure,
         },
         advice=(
-            f"Reserve what stays fixed: {reserve_command(every, reserved)}, and the same line in"
-            " /etc/sysctl.d/ to keep it. Its price: so many ports fewer for outgoing connections;"
-            " who already has one keeps it.",
+            advice,
             "Or move the service below the range, where no client is ever put.",
             *(() if sure else ("If it takes any port (0) and tells others which, all is well.",)),
         ),

@@ -9,7 +9,7 @@ from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_com
 from porttrace.analysis.render.escape import padded, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.sharing import Claim
-from porttrace.tracer.facts import Holder
+from porttrace.tracer.facts import IN_QUEUE, UNSEEN, Holder
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PortView:
     user: str
     bind: Verdict
     listen: Verdict | None  # None for UDP
+    within: str = ""  # what enters that network namespace, before a command; "" our own
     tried: tuple[str, int] | None = None  # call that failed ("" none) and errno
 
     @property
@@ -53,7 +54,7 @@ def port_text(view: PortView) -> str:
     name = f" ({view.service})" if view.service else ""
     lines = [printable(f"Port {view.port}/{view.protocol}{name}, {class_of(view.port)}")]
     for label, sentence in _sentences(view):
-        lines += wrapped(printable(sentence), f"  {label:<9}", " " * 11)
+        lines += wrapped(printable(sentence), f"  {label:<10}", " " * 12)
     return "\n".join(lines)
 
 
@@ -88,9 +89,15 @@ def who(holder: Holder) -> str:
 def _process(holder: Holder) -> str:
     user = f", user {holder.user}" if holder.user else ""
     if not holder.pid:
-        return f"no process{user}"
+        return f"{_nobody(holder)}{user}"
     where = f", {holder.container}" if holder.container else ""
     return f"{holder.comm} (pid {holder.pid}{where}){user}"
+
+
+def _nobody(holder: Holder) -> str:
+    if UNSEEN in holder.why:
+        return "a process that cannot be seen"
+    return "the listener's queue" if IN_QUEUE in holder.why else "no process"
 
 
 def _socket(holder: Holder) -> str:
@@ -113,9 +120,10 @@ def _range(view: PortView) -> str:
         return f"outside of the ephemeral range {low}-{high}: no client is put there"
     if not at_risk(view.port, view.ephemeral, view.reserved):
         return f"reserved in the ephemeral range {low}-{high}: no client is put there"
+    command = reserve_command([view.port], view.reserved, view.within)
     return (
         f"inside the ephemeral range {low}-{high} and not reserved: the kernel may give it to any "
-        f"client; for a fixed service: {reserve_command([view.port], view.reserved)}"
+        f"client; for a fixed service: {command}"
     )
 
 
@@ -199,10 +207,10 @@ _WIDTHS = (10, 18, 22, 10)
 
 def inventory_lines(holders: Sequence[Holder], risks: Sequence[tuple[str, ...]]) -> Iterator[str]:
     """Yield a table of sockets, the same ones of one process and address as one line."""
-    yield _row(("PORT", "ADDRESS", "PROCESS", "USER", "REMARKS"))
+    yield from _row(("PORT", "ADDRESS", "PROCESS", "USER", "REMARKS"))
     rows = dict.fromkeys(map(_cells, holders, risks))
     for cells in rows:
-        yield _row(cells)
+        yield from _row(cells)
     if not rows:
         yield "nobody serves a port here"
 
@@ -215,6 +223,8 @@ def _cells(holder: Holder, risks: tuple[str, ...]) -> tuple[str, ...]:
     return (port, local, process, holder.user, ", ".join(risks))
 
 
-def _row(cells: Sequence[str]) -> str:
-    narrow = [padded(cell, width) for cell, width in zip(cells, _WIDTHS, strict=False)]
-    return " ".join([*narrow, printable(cells[-1])]).rstrip()
+def _row(cells: Sequence[str]) -> list[str]:
+    # Remarks that find no room in the last column go on below, in that column.
+    start = "".join(padded(cell, width) + " " for cell, width in zip(cells, _WIDTHS, strict=False))
+    lines = wrapped(printable(cells[-1]), start, " " * (sum(_WIDTHS) + len(_WIDTHS)))
+    return lines or [start.rstrip()]

@@ -2,12 +2,18 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 
+import binding
+import recordings
 from porttrace.analysis.recording import load
 from porttrace.cli import main
 
@@ -96,3 +102,55 @@ def test_a_file_that_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["export", str(tmp_path / "bad"), "-f", "csv", "-o", str(tmp_path / "out")]) == 1
     assert "no trace" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "perfetto", "ndjson", "parquet"])
+def test_binds_that_a_format_leaves_out_are_told(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = np.concatenate(
+        [binding.call(at=binding.MS), binding.call("listen", at=9 * binding.MS)]
+    )
+    path = tmp_path / "binds.ptrace"
+    path.write_bytes(recordings.written(recordings.batches_of(events, [])))
+    assert main(["export", str(path), "-f", kind, "-o", str(tmp_path / "out")]) == 0
+    err = capsys.readouterr().err
+    if kind in ("ndjson", "parquet"):
+        assert not err
+    else:
+        assert err.startswith("note: 2 calls of bind(2) and listen(2) are left out")
+        assert "-f parquet or ndjson" in err
+
+
+READING = (["report"], ["show", "attempts"], ["whatif"], ["export", "-f", "csv", "-o", "-"])
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+@pytest.mark.parametrize("what", ["missing", "closed"])
+def test_a_recording_that_cannot_be_read_is_no_usage_error(
+    words: list[str], what: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.ptrace"
+    if what == "closed":
+        path.write_bytes(FILE.read_bytes())
+        path.chmod(0)
+    command, *rest = words
+    if what == "closed" and os.geteuid() == 0:
+        # root reads all; nobody may not, where the folders above let him in
+        done = as_nobody_in(tmp_path, [command, "a.ptrace", *rest])
+        code, err = done.returncode, done.stderr
+    else:
+        code, err = main([command, str(path), *rest]), capsys.readouterr().err
+    assert code == 1
+    assert "error: cannot read" in err and "Usage:" not in err
+
+
+def as_nobody_in(folder: Path, words: list[str]) -> "subprocess.CompletedProcess[str]":
+    # The working folder is there already: that nobody may not pass those above does not matter.
+    folder.chmod(0o755)
+    change = "import os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+    run = "from porttrace.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run(
+        [sys.executable, "-c", f"{change}{run}", *words], cwd=folder, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip

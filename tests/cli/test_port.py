@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_nobody_has_it(capsys: pytest.CaptureFixture[str], server: socket.socket
     server.close()
     assert main(["port", str(port)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"Port {port}/tcp, ") and "held by  nobody here" in out
+    assert out.startswith(f"Port {port}/tcp, ") and "held by   nobody here" in out
     assert "/udp" not in out  # nobody has it there either
     assert "works, by rule. Nothing is in the way." in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
@@ -228,3 +229,54 @@ def test_a_port_as_findings_write_it(
 def test_a_port_with_no_such_protocol(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert main(["port", *words]) == 2
     assert "80" in capsys.readouterr().err
+
+
+def test_what_was_not_read_is_not_said(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    (plain,) = told(capsys, port_of(server), "--tcp")
+    assert plain["bind"]["why"].endswith("and this bind sets no option for sharing.")
+
+
+def test_a_connection_that_closed_in_the_accept_queue(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    with socket.create_connection(server.getsockname()) as client:
+        client.shutdown(socket.SHUT_WR)
+        (found,) = told(capsys, port_of(server), "--tcp")
+        assert main(["port", str(port_of(server)), "--tcp"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+    waits = [each for each in found["holders"] if each["state"] == "CLOSE_WAIT"]
+    assert [(each["kind"], each["pid"]) for each in waits] == [("accepted", 0)]
+    assert "in the accept queue of the listener on this port" in waits[0]["why"]
+    assert "the listener's queue, user" in text or "the listener's queue:" in text
+    assert "until its process closes" not in text
+
+
+def test_the_label_of_other_namespaces_has_room() -> None:
+    from porttrace.analysis.render.ports import port_text
+    from porttrace.cli.portlook import Wish, look_at
+    from porttrace.tracer.facts import Holder
+
+    view = look_at("tcp", 9, Wish())
+    text = port_text(replace(view, beside=(Holder("namespace", comm="python3", pid=7),)))
+    assert "\n  elsewhere python3 (pid 7)" in text
+
+
+def test_ipv4_within_ipv6_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["port", "9", "--tcp", "--address", "::ffff:7f00:1"]
+    assert main(words) == 0
+    assert "to [::ffff:127.0.0.1]:9 as" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not ROOT, reason="others are told of their number only by root")
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "1 other network namespace, which"), (2, "2 other network namespaces, which")],
+)
+def test_namespaces_that_were_missed(number: int, words: str) -> None:
+    from porttrace.cli.portlook import _not_seen
+    from porttrace.tracer.ports.holding import Seen
+
+    (told,) = _not_seen("tcp", Seen(()), number, True)
+    assert told.startswith(words)

@@ -72,6 +72,15 @@ def test_usage_errors(words: list[str], why: str, capsys: pytest.CaptureFixture[
     assert why in capsys.readouterr().err
 
 
+def test_an_unknown_outcome_is_told_briefly(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", FILE, "binds", "--outcome", "EADRINUSE"]) == 2
+    err = capsys.readouterr().err
+    assert "'EADRINUSE' is no outcome: pending, established" in err
+    assert "Did you mean EADDRINUSE?" in err
+    assert len(err) < 600
+    assert main(["show", FILE, "binds", "--outcome", "EACCES"]) == 0
+
+
 def test_an_unknown_column(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", FILE, "attempts", "--sort", "colour"]) == 2
     out, err = capsys.readouterr()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -98,6 +99,28 @@ def test_a_namespace_with_nobody_in_it(hosts: Hosts) -> None:
     assert found["netns"] == os.stat(f"/run/netns/{hosts.server}").st_ino
 
 
+def test_commands_are_for_the_namespace_that_was_asked_about(hosts: Hosts, tmp_path: Path) -> None:
+    """Typed as they are printed they would overwrite the list of the host otherwise."""
+    file = tmp_path / "ports.yaml"
+    entries = ("port: 43611", "port: 43612", "port: 80, address: '2001:db8::77'")
+    file.write_text("ports:\n" + "".join(f"- {{{each}}}\n" for each in entries))
+    serve = "import socket, sys; s = socket.create_server(('127.0.0.1', 43611)); print(flush=True)"
+    command = hosts.in_server([sys.executable, "-c", f"{serve}; sys.stdin.read()"])
+    with running(command) as server:
+        assert server.stdout and server.stdout.readline() == "\n"
+        places = {
+            hosts.server: f"ip netns exec {hosts.server} ",
+            str(server.pid): f"nsenter -t {server.pid} -n ",
+        }
+        for place, enter in places.items():
+            for words in (("port", "43611"), ("ports",), ("ports", "--check", str(file))):
+                text = " ".join(tracing.run(*words, "--netns", place).stdout.split())
+                assert text.count("sysctl -w") == text.count(f"{enter}sysctl -w") > 0
+                assert text.count("ip address add") == text.count(f"{enter}ip address add")
+                assert "/etc/sysctl.d" not in text
+        assert "-w net.ipv6.ip_nonlocal_bind" in text
+
+
 def test_a_container_is_named() -> None:
     with box("c" * 64) as web:
         (found, _) = told("port", str(LISTENING))
@@ -139,9 +162,14 @@ def test_without_root() -> None:
         done = as_nobody("port", port, "--try-bind")
         assert done.returncode == 0, done.stderr
         text = " ".join(done.stdout.split())
-        assert f"LISTEN 127.0.0.1:{port}" in text and "no process, user root" in text
+        assert (
+            f"LISTEN 127.0.0.1:{port}" in text
+            and "a process that cannot be seen, user root" in text
+        )
+        assert "this bind sets no option for sharing" in text and "neither socket" not in text
         assert "really: bind failed with EADDRINUSE" in text
         assert "not seen the sockets of" in text
+        assert "other network namespaces: they were not looked at (root may)" in text
         listed = as_nobody("ports")
         assert f"{port}/tcp" in listed.stdout and "Not seen: the sockets of" in listed.stdout
     refused = as_nobody("port", port, "--user", "root", "--try-bind")
@@ -149,6 +177,23 @@ def test_without_root() -> None:
     assert "hint: run it with sudo" in refused.stderr
     closed = as_nobody("port", port, "--netns", "1")
     assert closed.returncode == 3 and "CAP_SYS_ADMIN" in closed.stderr
+
+
+def test_a_process_that_cannot_be_verified() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, NamedTemporaryFile("w") as file:
+        os.chmod(file.name, 0o644)  # nobody is to read it
+        entry = f"port: {server.getsockname()[1]}, address: 127.0.0.1, owner: root"
+        file.write(f"ports:\n- {{{entry}, process: no-such-one}}\n")
+        file.flush()
+        done = as_nobody("ports", "--check", file.name, "--json")
+        text = as_nobody("ports", "--check", file.name)
+        seen = tracing.run("ports", "--check", file.name, "--json")
+    found = json.loads(done.stdout)
+    assert [each["kind"] for each in found["problems"]] == ["ephemeral"]
+    assert [each["kind"] for each in found["not_verified"]] == ["process"]
+    assert "not verified: whether it is no-such-one" in " ".join(text.stdout.split())
+    kinds = [each["kind"] for each in json.loads(seen.stdout)["problems"]]
+    assert kinds == ["conflict", "ephemeral"]
 
 
 def as_nobody(*words: str) -> "subprocess.CompletedProcess[str]":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from porttrace.tracer import diag
-from porttrace.tracer.facts import Holder
+from porttrace.tracer.facts import IN_QUEUE, UNSEEN, Holder
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import Elsewhere, Owners
 from porttrace.tracer.ports.peek import Options
@@ -101,6 +101,12 @@ def _kind(sock: Sock, seen: Seen) -> tuple[str, str]:
         return "time_wait", (
             "the connection is over; the kernel keeps the port for packets that come late"
         )
+    if sock.state == diag.CLOSE_WAIT and not sock.inode:
+        # Every connection in CLOSE_WAIT has a descriptor, but for those that wait for accept(2).
+        return "accepted", (
+            f"in the accept queue of the listener on this port: {IN_QUEUE}, and the other end has "
+            "closed it already"
+        )
     if sock.state in _CLOSING:
         return "closing", _CLOSING[sock.state]
     return _connected(sock, seen)
@@ -109,7 +115,7 @@ def _kind(sock: Sock, seen: Seen) -> tuple[str, str]:
 def _connected(sock: Sock, seen: Seen) -> tuple[str, str]:
     # sock_diag does not tell who called whom; a listener on the port or the range do.
     if any(overlaps(each, sock.address) for each in seen.listeners):
-        waits = "" if sock.inode else ", which nobody has accepted yet"
+        waits = "" if sock.inode else f", which {IN_QUEUE}"
         return "accepted", f"a connection of the listener on this port{waits}"
     low, high = seen.settings.range
     if low <= sock.sport <= high:
@@ -133,13 +139,11 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return kind, f"{why}; one thread of the process has it for itself"
     if seen.owners.hidden and os.geteuid():
         return kind, (
-            f"{why}; whose it is cannot be seen: {seen.owners.hidden} processes may not be looked "
-            "into (root may)"
+            f"{why}; {UNSEEN}: {seen.owners.hidden} processes may not be looked into (root may)"
         )
     if seen.apart:
         return kind, (
-            f"{why}; whose it is cannot be seen: porttrace runs in a pid namespace of its own "
-            "(--pid=host shows all)"
+            f"{why}; {UNSEEN}: porttrace runs in a pid namespace of its own (--pid=host shows all)"
         )
     if sock.inode in seen.passing:
         return kind, f"{why}; whose it was cannot be seen: it came or went while we looked"
