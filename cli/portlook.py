@@ -69,7 +69,8 @@ def look_at(
 
 @cache
 def _others(netns: int) -> Others:
-    # None without root: what a user's own processes are in comes and goes. The same for all ports that one command is asked about.
+    # None without root: what a user's own processes are in comes and goes. The same for all ports
+    # that one command is asked about.
     return others(netns) if sees_others() else Others({})
 
 
