@@ -282,9 +282,9 @@ def served_on(address: str) -> socket.socket:
 
 
 WHERE = [  # it serves there, it is wanted there, who gets nothing
-    (LOCAL, "0.0.0.0", "clients over IPv4 get nothing"),
+    (LOCAL, "0.0.0.0", "clients over IPv4 to its other addresses get nothing"),
     ("0.0.0.0", "::", "clients over IPv6 get nothing"),
-    ("::1", "::", "clients over IPv6 and clients over IPv4 get nothing"),
+    ("::1", "::", "over IPv6 to its other addresses and clients over IPv4 get nothing"),
     (LOCAL, LOCAL, ""),
     ("0.0.0.0", LOCAL, ""),
     ("0.0.0.0", "0.0.0.0", ""),
