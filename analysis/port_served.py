@@ -42,7 +42,12 @@ def is_verified(wanted: Service, holder: Holder) -> bool:
 
 def serving(wanted: Service, holders: Sequence[Holder]) -> list[Holder]:
     """Return the sockets that serve the port for the wanted service, on whatever address."""
-    return [each for each in holders if each.kind in SERVES and is_its(wanted, each)]
+    # A UDP socket that is connected hears one peer alone.
+    return [
+        each
+        for each in holders
+        if each.kind in SERVES and each.state != "ESTABLISHED" and is_its(wanted, each)
+    ]
 
 
 def unserved(wanted: Service, sockets: Sequence[Holder]) -> list[str]:

@@ -319,6 +319,17 @@ def test_two_sockets_serve_both_families(capsys: Capture, tmp_path: Path) -> Non
         assert kinds(checked(capsys, tmp_path, text)) == [["ephemeral"]]
 
 
+def test_a_udp_client_serves_nobody(capsys: Capture, tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((LOCAL, 0))
+        client.connect(server.getsockname())
+        text = f"ports:\n- port: {port_of(client)}\n  protocol: udp\n"
+        assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
+
+
 # -- the same rule as porttrace port, and what cannot be verified --------------------
 
 
