@@ -81,7 +81,9 @@ def doubts(wanted: Wanted, standing: Standing) -> list[Problem]:
     first = _first_in_doubt(standing.holders)
     return [
         Problem(
-            "bind", f"held by {describe(first)}: {first.why}. {verdict.why}", _try(wanted, first)
+            "bind",
+            f"held by {describe(first)}: {first.why}. {verdict.why}",
+            _try(wanted, first, standing.within),
         )
     ]
 
@@ -100,7 +102,7 @@ def _unverified(wanted: Wanted, holder: Holder) -> Problem:
     return Problem(
         "process",
         f"whether it is {wanted.process}: the process of {describe(holder)} cannot be seen",
-        "sudo porttrace ports --check",
+        "run it with sudo: root sees whose it is",
     )
 
 
@@ -108,14 +110,14 @@ def _first_in_doubt(holders: Sequence[Holder]) -> Holder:
     return max(holders, key=lambda each: each.frees_in_s)
 
 
-def _try(wanted: Wanted, holder: Holder) -> str:
+def _try(wanted: Wanted, holder: Holder, within: str) -> str:
     wait = f"wait {holder.frees_in_s:.0f} s, or: " if holder.frees_in_s >= 0 else ""
     chosen = {"--reuseaddr": wanted.reuseaddr, "--reuseport": wanted.reuseport,
               "--v6only": wanted.v6only}  # fmt: skip
     options = "".join(f" {name}" for name, is_set in chosen.items() if is_set)
     user = f" --user {wanted.owner}" if wanted.owner else ""
     return (
-        f"{wait}sudo porttrace port {wanted.port} --{wanted.protocol}{user} "
+        f"{wait}sudo {within}porttrace port {wanted.port} --{wanted.protocol}{user} "
         f"--address {wanted.address}{options} --try-bind"
     )
 
@@ -163,7 +165,7 @@ def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
         yield Problem(
             "unserved",
             f"served on {places} only, not on {_local(wanted.address)}: {' and '.join(missing)} "
-            "get nothing on the others",
+            "get nothing",
             f"let the service listen on {_local(wanted.address)}, or want what it serves",
         )
 

@@ -42,12 +42,26 @@ def is_verified(wanted: Service, holder: Holder) -> bool:
 
 def serving(wanted: Service, holders: Sequence[Holder]) -> list[Holder]:
     """Return the sockets that serve the port for the wanted service, on whatever address."""
-    return [each for each in holders if each.kind in SERVES and is_its(wanted, each)]
+    # A UDP socket that is connected hears one peer alone.
+    return [
+        each
+        for each in holders
+        if each.kind in SERVES and each.state != "ESTABLISHED" and is_its(wanted, each)
+    ]
 
 
 def unserved(wanted: Service, sockets: Sequence[Holder]) -> list[str]:
     """Return which clients of the wanted address get nothing from `sockets`, in words."""
-    return [word for word, family in _parts(wanted) if not _serves(sockets, family, wanted.address)]
+    return [
+        f"{word}{_but_some(sockets, family)}"
+        for word, family in _parts(wanted)
+        if not _serves(sockets, family, wanted.address)
+    ]
+
+
+def _but_some(sockets: Sequence[Holder], family: int) -> str:
+    served = any(_address(each.address).version == family for each in sockets)
+    return " to its other addresses" if served else ""
 
 
 def _parts(wanted: Service) -> Iterator[tuple[str, int]]:

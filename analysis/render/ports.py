@@ -87,17 +87,13 @@ def who(holder: Holder) -> str:
 
 
 def _process(holder: Holder) -> str:
+    if not holder.pid and IN_QUEUE in holder.why:
+        return "the listener's queue"  # whose it will be is open
     user = f", user {holder.user}" if holder.user else ""
     if not holder.pid:
-        return f"{_nobody(holder)}{user}"
+        return f"{'a process that cannot be seen' if UNSEEN in holder.why else 'no process'}{user}"
     where = f", {holder.container}" if holder.container else ""
     return f"{holder.comm} (pid {holder.pid}{where}){user}"
-
-
-def _nobody(holder: Holder) -> str:
-    if UNSEEN in holder.why:
-        return "a process that cannot be seen"
-    return "the listener's queue" if IN_QUEUE in holder.why else "no process"
 
 
 def _socket(holder: Holder) -> str:

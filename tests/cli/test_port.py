@@ -249,7 +249,7 @@ def test_a_connection_that_closed_in_the_accept_queue(
     waits = [each for each in found["holders"] if each["state"] == "CLOSE_WAIT"]
     assert [(each["kind"], each["pid"]) for each in waits] == [("accepted", 0)]
     assert "in the accept queue of the listener on this port" in waits[0]["why"]
-    assert "the listener's queue, user" in text or "the listener's queue:" in text
+    assert "the listener's queue: accepted, CLOSE_WAIT" in text
     assert "until its process closes" not in text
 
 

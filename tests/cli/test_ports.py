@@ -282,9 +282,9 @@ def served_on(address: str) -> socket.socket:
 
 
 WHERE = [  # it serves there, it is wanted there, who gets nothing
-    (LOCAL, "0.0.0.0", "clients over IPv4 get nothing"),
+    (LOCAL, "0.0.0.0", "clients over IPv4 to its other addresses get nothing"),
     ("0.0.0.0", "::", "clients over IPv6 get nothing"),
-    ("::1", "::", "clients over IPv6 and clients over IPv4 get nothing"),
+    ("::1", "::", "over IPv6 to its other addresses and clients over IPv4 get nothing"),
     (LOCAL, LOCAL, ""),
     ("0.0.0.0", LOCAL, ""),
     ("0.0.0.0", "0.0.0.0", ""),
@@ -317,6 +317,17 @@ def test_two_sockets_serve_both_families(capsys: Capture, tmp_path: Path) -> Non
         assert missing[0] == "unserved" and "clients over IPv6 get" in missing[1]
         six.listen()
         assert kinds(checked(capsys, tmp_path, text)) == [["ephemeral"]]
+
+
+def test_a_udp_client_serves_nobody(capsys: Capture, tmp_path: Path) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind((LOCAL, 0))
+        client.connect(server.getsockname())
+        text = f"ports:\n- port: {port_of(client)}\n  protocol: udp\n"
+        assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
 
 
 # -- the same rule as porttrace port, and what cannot be verified --------------------
