@@ -69,7 +69,8 @@ class Failed:
         # of those who are in it, one that still is
         pids = [each.pid for each in self.holders if each.pid] + [self.fact("netns_pid", 0)]
         alive = [pid for pid in pids if pid and pid not in self.ended]
-        return f"nsenter -t {alive[0]} -n " if alive else ""
+        # all are gone: the reader has to fill in who is there by then; never one that is dead
+        return f"nsenter -t {alive[0] if alive else 'PID'} -n "
 
     @property
     def is_elsewhere(self) -> bool:
@@ -194,7 +195,7 @@ def _bound_before(trace: Trace, each: np.void, row: np.void) -> Holder:
         pid=int(each["pid"]),
         comm=names.comm(each),
         uid=int(each["uid"]),
-        user=known.user if known else "",
+        user=bind_names.user(trace, each),
         container=known.container if known else "",
         netns=known.netns if known else 0,
         age_s=(int(row["time_ns"]) - int(each["time_ns"])) / 1e9,

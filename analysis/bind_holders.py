@@ -36,29 +36,32 @@ def in_use(call: Failed) -> Reason:
 def _no_free_port(call: Failed) -> Reason:
     first, last = call.fact("range_first"), call.fact("range_last")
     where = f" ({first}-{last})" if first > 0 else ""
+    reserved = call.text("reserved")
+    besides = f" that is not reserved ({reserved})" if reserved else ""
     return Reason(
         "no-free-port",
-        f"It asked for any port, and every one of net.ipv4.ip_local_port_range{where} was taken "
-        "for this address.",
+        f"It asked for any port, and every one of net.ipv4.ip_local_port_range{where}{besides} was "
+        "taken for this address.",
         (
             f"Widen the range: {call.there}sysctl -w net.ipv4.ip_local_port_range='10240 65535' "
             "(fixed ports of servers inside it must be reserved: "
             "net.ipv4.ip_local_reserved_ports).",
-            "See who has them: porttrace ports, or ss -Htan | wc -l.",
+            f"See who has them: porttrace ports{_netns(call)}, or {call.there}ss -Htan.",
+            "If it binds only to choose the source address of a connection: set "
+            "IP_BIND_ADDRESS_NO_PORT before bind; connect then finds a port for each destination "
+            "anew.",
         ),
     )
 
 
 def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
-    mine = holder.pid == int(call.row["pid"])
     if _is_other_family(call, holder):
         return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(call, holder))
-    if mine:
-        return f"{said} It has the port itself already: it binds it twice.", (
-            "Look at its configuration: the same address stands there twice, or a wildcard "
-            "(0.0.0.0, [::]) beside an address that it covers. Take one of them out.",
-        )
+    if _is_mine(call, holder):
+        return f"{said} {_TWICE}", _TAKE_ONE_OUT
+    if call.row["call"] == BindCall.listen:
+        return said, (_IN_ONE_BREATH, *_stop(call, holder), _another_port(call))
     if holder.reuseport and bind_names.option(call.row, BindOption.reuseport):
         return said, (
             f"Run both as one user ({holder.user or holder.uid}): SO_REUSEPORT shares a port "
@@ -73,6 +76,21 @@ def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
             )
         said += f" It is another {holder.comm}: {call.text('holder_cmdline') or 'look which one'}."
     return said, (*_stop(call, holder), _another_port(call))
+
+
+_TWICE = "It has the port itself already: it binds it twice."
+_TAKE_ONE_OUT = (
+    "Look at its configuration: the same address stands there twice, or a wildcard (0.0.0.0, [::]) "
+    "beside an address that it covers. Take one of them out.",
+)
+_IN_ONE_BREATH = (
+    "Let the server call listen right after bind, in one breath: in between another may listen. "
+    "Or let a systemd socket unit (ListenStream=) bind and listen, and hand it the socket."
+)
+
+
+def _is_mine(call: Failed, holder: Holder) -> bool:
+    return holder.pid == int(call.row["pid"])
 
 
 def _client(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -135,6 +153,8 @@ def _bound(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
     if _is_other_family(call, holder):
         return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(call, holder))
+    if _is_mine(call, holder):
+        return f"{said} {_TWICE}", _TAKE_ONE_OUT
     return said, (*_stop(call, holder), _another_port(call))
 
 
@@ -155,6 +175,11 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
 def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     stays = holder.state == "CLOSE_WAIT"
     said = f"{_capital(bind_names.holder(holder))}: {holder.why or 'it is not over yet'}."
+    if stays and _is_mine(call, holder):
+        return said, (
+            "It is a connection of its own that it has not closed: let it close that first.",
+            *_reuseaddr(call),
+        )
     if stays and holder.pid:
         return said, (
             f"It stays until {bind_names.owner(holder)} closes it (it leaks the descriptor): "
@@ -167,6 +192,8 @@ def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
 def _udp(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
     advice = (*_stop(call, holder), _another_port(call))
+    if _is_mine(call, holder):
+        said, advice = f"{said} {_TWICE}", _TAKE_ONE_OUT
     if _is_other_family(call, holder):
         said, advice = f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *advice)
     if call.port == _QUIC:
@@ -199,7 +226,7 @@ _OF_HOLDER: dict[str, Callable[[Failed, Holder], tuple[str, tuple[str, ...]]]] =
 
 
 def _stop(call: Failed, holder: Holder) -> tuple[str, ...]:
-    if not holder.pid:
+    if not holder.pid or _is_mine(call, holder):
         return ()
     inside = f" (in container {holder.container})" if holder.container else ""
     pids = _listed(call, holder)
@@ -326,6 +353,9 @@ def _dual(call: Failed, holder: Holder) -> str:
 
 
 def _dual_advice(call: Failed, holder: Holder) -> tuple[str, ...]:
+    # No help where somebody has the port of this family, too.
+    if any((":" in each.address) == (":" in call.address) for each in call.holders if each.address):
+        return ()
     whose = "the first" if ":" in holder.address else "this program"
     return (
         f"Let {whose} set IPV6_V6ONLY before bind (nginx: 'listen [::]:{call.port} ipv6only=on'): "

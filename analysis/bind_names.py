@@ -62,6 +62,18 @@ def option(row: np.void, which: BindOption) -> bool | None:
     return bool(row["options"] & which) if row["options_known"] & which else None
 
 
+def user(trace: Trace, row: np.void) -> str:
+    """Return the name of the user who made the call, "" where it is not known.
+
+    /proc may have said another one of the process: workers change theirs after they are forked.
+    """
+    uid = int(row["uid"])
+    own = trace.processes.get(int(row["pid"]))
+    if own and own.uid == uid:
+        return own.user
+    return next((each.user for each in trace.processes.values() if each.uid == uid), "")
+
+
 def key(row: np.void) -> tuple[int, int]:
     """Return what the row is called in `Trace.looked`."""
     return int(row["time_ns"]), int(row["tid"])

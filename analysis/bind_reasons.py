@@ -48,6 +48,11 @@ def _denied(call: Failed) -> Reason:
 
 
 def _privileged(call: Failed, start: int) -> str:
+    if call.uid == 0:
+        return (
+            f"Ports below {start} (net.ipv4.ip_unprivileged_port_start) need the capability "
+            "CAP_NET_BIND_SERVICE; it runs as root (user 0), and that capability was taken from it."
+        )
     return (
         f"Ports below {start} (net.ipv4.ip_unprivileged_port_start) need CAP_NET_BIND_SERVICE, "
         f"which it, as user {call.uid}, has not."
@@ -55,6 +60,12 @@ def _privileged(call: Failed, start: int) -> str:
 
 
 def _low_port(call: Failed) -> tuple[str, ...]:
+    if call.uid == 0:
+        return (
+            "Give it CAP_NET_BIND_SERVICE back: in its unit in CapabilityBoundingSet=, in a "
+            "container --cap-add NET_BIND_SERVICE (Kubernetes: capabilities.add).",
+            _sysctl_low(call),
+        )
     exe = call.text("exe") or call.exe or "PATH"
     return (
         "As a service: AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit gives it to this "

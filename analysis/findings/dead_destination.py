@@ -8,7 +8,7 @@ import numpy as np
 
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.behind import Behind, behind
-from porttrace.analysis.findings.dead_wording import Dead, advice, summary
+from porttrace.analysis.findings.dead_wording import Dead, advice, queue_is_full, summary
 from porttrace.analysis.holds import ON_THE_WAY, Spans, service
 from porttrace.analysis.model import Finding, Outcome, Table, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers
@@ -134,6 +134,7 @@ def _enough(dead: Dead) -> bool:
 
 def _finding(trace: Trace, dead: Dead, found: Sequence[Finding]) -> Finding:
     waited = behind(dead.to(), dead.open, found)
+    queue = _full_queue(dead, found)
     periods = _periods_s(dead)
     harmless = dead.refused() == len(dead.attempts) and int(dead.open.lengths().max()) < _QUICK_NS
     return Finding(
@@ -141,10 +142,19 @@ def _finding(trace: Trace, dead: Dead, found: Sequence[Finding]) -> Finding:
         severity="info" if harmless and not waited.number else "warning",
         confidence=_confidence(dead),
         subject={"destination": dead.to(), "pids": dead.pids()},
-        summary=summary(trace, dead, periods, waited),
+        summary=summary(trace, dead, periods, waited) + (f" {queue_is_full(queue)}" * bool(queue)),
         evidence=_evidence(dead, periods, waited),
-        advice=advice(dead, waited),
+        advice=advice(dead, waited, queue),
     )
+
+
+# The listener on this host that these attempts waited at, "" for none: its finding has the cure.
+def _full_queue(dead: Dead, found: Sequence[Finding]) -> str:
+    mine = set(dead.attempts["attempt_id"].tolist())
+    for finding in found:
+        if finding.rule == "accept-queue" and mine & {each.attempt_id for each in finding.victims}:
+            return str(finding.subject["listener"])
+    return ""
 
 
 def _confidence(dead: Dead) -> float:

@@ -136,14 +136,24 @@ def _waited(waited: Behind) -> str:
     return f"{number} had to wait for it, up to {longest} (named under serialized-connects)."
 
 
-def advice(dead: Dead, waited: Behind) -> tuple[str, ...]:
-    """Return where to look, and what to do until it is mended."""
+def queue_is_full(listener: str) -> str:
+    """Return where the same is told from the listener's side."""
+    return f"The queue of its listener {listener} was full: accept-queue tells why, and the cure."
+
+
+def advice(dead: Dead, waited: Behind, queue: str = "") -> tuple[str, ...]:
+    """Return where to look, and what to do until it is mended.
+
+    `queue` is the listener on this host whose queue was full, "" for none.
+    """
     to, refused = dead.to(), dead.refused()
     lines = []
     if refused:
         where = "ss -ltn shows who listens" if dead.loopback() else "ss -ltn there shows it"
         lines.append(f"Nobody listens at {to} ({where}): start the service there or stop trying.")
-    if refused < len(dead.attempts):
+    if queue:
+        lines.append(f"Do what accept-queue says of {queue}: these attempts waited for it.")
+    elif refused < len(dead.attempts):
         lines.append(f"Find out why {to} does not answer: {_causes(dead)}.")
     if waited.number:
         lines.append(f"Until then stop the retries to {to} or shorten their connect timeout.")

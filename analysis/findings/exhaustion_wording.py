@@ -131,12 +131,15 @@ def advice(short: Short) -> tuple[str, ...]:
     """Return what to do, each with its exact command and its price; the cure first."""
     use = short.peak()
     lines = [_NO_PORT] if short.is_bound() else []
-    lines.append(_pool(short, use))
-    if use and use.open() > _MOSTLY * use.group.used:
+    leaks = use is not None and use.open() > _MOSTLY * use.group.used
+    if leaks:
         lines.append(
             f"Look which connections are open: nsenter -t {short.enter} -n ss -tnp dst"
             f" {short.destination}. What nobody uses any more was never closed."
         )
+    # All open and none over: to keep them open is what it does already.
+    if not leaks or (use and use.group.time_wait):
+        lines.append(_pool(short, use))
     if use:
         lines += [*_wider(short, use), *_reuse(short, use)]
     lines += [] if short.is_bound() else [_NO_PORT]

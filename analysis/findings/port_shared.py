@@ -19,6 +19,7 @@ from porttrace.analysis.sharing import Claim, meet
 RULE = "port-shared"
 _SHARING = BindOption.reuseport | BindOption.reuseaddr
 # mDNS, LLMNR, SSDP: every program of a host hears the same multicast.
+_OWN_USER = ("Run it as a user of its own: SO_REUSEPORT shares a port within one user only.",)
 _MULTICAST = {5353, 5355, 1900}
 
 
@@ -83,8 +84,9 @@ def _of_row(trace: Trace, row: np.void) -> _Socket:
     known = trace.processes.get(pid, Process(pid))
     comm = known.comm or names.comm(row)
     return _Socket(
-        pid, comm, comm, int(row["uid"]), known.user, bind_names.address(row), int(row["time_ns"])
-    )
+        pid, comm, comm, int(row["uid"]), bind_names.user(trace, row), bind_names.address(row),
+        int(row["time_ns"]),
+    )  # fmt: skip
 
 
 def _stands(trace: Trace, pid: int, last: np.void) -> bool:
@@ -140,16 +142,23 @@ def _summary(last: np.void, sockets: Sequence[_Socket], strange: bool, heard: bo
         return f"{what} is shared by {listed}: for multicast that is meant so, each hears all."
     option = "SO_REUSEPORT" if bind_names.option(last, BindOption.reuseport) else "SO_REUSEADDR"
     newest = _of_last(last, sockets)
-    part = (
-        "each gets a part of what comes in"
-        if option == "SO_REUSEPORT"
-        else "the one that bound last gets everything that comes in"
-    )
     return (
         f"{what} is shared by different programs or users: {listed}. {option} on all of them "
-        f"allows that, and {part}: {newest.comm} (pid {newest.pid}) takes what was meant for "
-        "another."
+        f"allows that, and {_part(option, sockets)}: {newest.comm} (pid {newest.pid}) may take "
+        "what was meant for another."
     )
+
+
+# udp_lib compute_score: an address of its own counts more than the wildcard, whoever came last.
+def _part(option: str, sockets: Sequence[_Socket]) -> str:
+    if option == "SO_REUSEPORT":
+        return "each gets a part of what comes in"
+    if len({each.address for each in sockets}) > 1:
+        return (
+            "what comes to an address goes to the socket that is bound to it, the rest to the "
+            "wildcard (of several alike, to the one that bound last)"
+        )
+    return "the one that bound last gets everything that comes in"
 
 
 def _of_last(last: np.void, sockets: Sequence[_Socket]) -> _Socket:
@@ -162,10 +171,12 @@ def _user(each: _Socket) -> str:
 
 def _advice(last: np.void, sockets: Sequence[_Socket]) -> tuple[str, ...]:
     newest = _of_last(last, sockets)
+    by_port = bind_names.option(last, BindOption.reuseport)
+    one_user = len({each.uid for each in sockets}) == 1
     return (
         f"Find out whether {newest.comm} is meant to have the port: systemctl status {newest.pid}, "
         f"ls -l /proc/{newest.pid}/exe. If not, kill {newest.pid}: what it received is lost.",
         "Let the server whose port it is leave out SO_REUSEPORT (UDP: SO_REUSEADDR, too): then "
         "nobody can join it; its own workers then have to inherit one socket.",
-        "Run it as a user of its own: SO_REUSEPORT shares a port within one user only.",
+        *(_OWN_USER if by_port and one_user else ()),
     )

@@ -133,7 +133,10 @@ def bind_line(
     got = f" (port {int(row['port_got'])})" if row["port_got"] != row["port_asked"] else ""
     answer = f"{error}: {bind_names.error_words(row)}" if error else f"ok{got}"
     lines = [f"{time:>8} {int(row['pid']):>7} {name} {wanted}: {answer}"]
-    told = [bind_names.holder(each) for each in found.holders] if found else []
+    there = found.holders if found else ()
+    if not error:  # who shares the port with it; it is one of those itself
+        there = tuple(each for each in there if each.pid not in (0, int(row["pid"])))
+    told = [bind_names.holder(each) for each in there]
     for each in told or filter(None, [bind_names.not_shown(row, found)]):
         lines += wrapped(printable(each), f"{'':17}held by: " if told else " " * 17)
     return "\n".join(lines)

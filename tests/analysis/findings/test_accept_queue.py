@@ -154,3 +154,19 @@ def test_a_few_late_accepts() -> None:
 def test_without_samples() -> None:
     assert accept_queue(traced((), lost=5), ()) == []
     assert NETNS != SERVER
+
+
+def test_a_destination_that_is_dead_for_its_full_queue_refers_to_it() -> None:
+    # GIVEN connects of which the last ones never get an answer
+    trace = traced(OVERFLOWING, lost=5)
+    trace.attempts["outcome"][-5:] = Outcome.timed_out
+    # WHEN both rules speak of the listener
+    (dead,) = [each for each in diagnose(trace) if each.rule == "dead-destination"]
+    # THEN one has the cure, and the other says where it is
+    assert "The queue of its listener 0.0.0.0:80 was full" in dead.summary
+    assert dead.advice == (
+        "Do what accept-queue says of 0.0.0.0:80: these attempts waited for it.",
+    )
+    alone = diagnose(replace(trace, samples=()))
+    (dead,) = [each for each in alone if each.rule == "dead-destination"]
+    assert "accept-queue" not in dead.summary + "".join(dead.advice)

@@ -242,6 +242,7 @@ def test_commands_name_who_is_alive() -> None:
     assert "nsenter -t 77 -n ss" in told(in_use(CLIENT, to="0.0.0.0:43611", facts=THERE))
     gone = in_use(CLIENT, to="0.0.0.0:43611", facts=THERE)
     assert "nsenter -t 5 -n ss" in told(replace(gone, exits={77: 2 * S}))
+    assert "nsenter -t PID -n ss" in told(replace(gone, exits={5: 2 * S, 77: 2 * S}))
     named = {**THERE, "netns_name": "blue"}
     text = told(in_use(CLIENT, to="0.0.0.0:43611", facts=named))
     assert "ip netns exec blue ss" in text and "nsenter" not in text
@@ -293,3 +294,36 @@ def test_one_interpreter_runs_many_programs(mine: str, theirs: str, same: bool) 
 def test_who_has_a_closing_connection_has_it() -> None:
     closing = listener(kind="closing", state="CLOSE_WAIT", remote="192.0.2.9:5")
     assert "user root) has a closing connection" in told(in_use(closing))
+
+
+def test_dual_stack_advice_only_where_it_helps() -> None:
+    assert "IPV6_V6ONLY" in told(in_use(listener(), to="[::]:80"))
+    both = (listener(), listener(pid=13, address="::", v6only=True))
+    finding = only(in_use(*both, to="[::]:80"))
+    assert "IPV6_V6ONLY" not in " ".join(finding.advice) and "kill 12 13" in finding.advice[0]
+
+
+@pytest.mark.parametrize("kind", ["listener", "bound", "udp", "closing"])
+def test_nobody_is_told_to_kill_itself(kind: str) -> None:
+    protocol = "udp" if kind == "udp" else "tcp"
+    holder = listener(pid=7, comm="web", kind=kind, state="CLOSE_WAIT", protocol=protocol)
+    assert "kill" not in " ".join(only(in_use(holder, protocol=protocol)).advice)
+
+
+def test_a_race_for_listen_says_how_to_win_it() -> None:
+    bad = call("listen", error=errno.EADDRINUSE, on=ON)
+    finding = only(trace_of_binds(bad, looked=[Looked(((S, 7),), (listener(),), RANGE, 0.001)]))
+    assert "in one breath" in finding.advice[0] and "socket unit" in finding.advice[0]
+
+
+def test_any_port_is_looked_for_in_the_right_namespace() -> None:
+    facts = {**THERE, "netns_name": "blue", "reserved": "40000"}
+    text = failed(errno.EADDRINUSE, facts, to="0.0.0.0:0")
+    assert "that is not reserved (40000)" in text and "IP_BIND_ADDRESS_NO_PORT" in text
+    assert "porttrace ports --netns blue, or ip netns exec blue ss" in text
+
+
+def test_root_without_the_capability() -> None:
+    facts = {"unprivileged_from": 1024, "may_bind_low": 0, "exe": "/opt/web"}
+    text = failed(errno.EACCES, facts, uid=0)
+    assert "--cap-add NET_BIND_SERVICE" in text and "setcap" not in text and "user 0" in text

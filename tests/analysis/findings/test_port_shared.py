@@ -90,3 +90,27 @@ def test_other_namespaces_do_not_meet() -> None:
     told = trace(listening(7), listening(8))
     known = {7: replace(told.processes[7], netns=1), 8: replace(told.processes[8], netns=2)}
     assert port_shared(replace(told, processes=known), ()) == []
+
+
+def test_udp_with_a_narrower_address_wins_whoever_came_last() -> None:
+    calls = [
+        call("bind", f"{host}:5140", protocol="udp", on=ADDR, pid=pid, uid=pid, at=pid * S)
+        for pid, host in ((7, "127.0.0.1"), (8, "0.0.0.0"))
+    ]
+    finding = only(trace(*calls))
+    assert "bound last gets everything" not in finding.summary
+    assert "goes to the socket that is bound to it" in finding.summary
+    assert "user of its own" not in " ".join(finding.advice)
+
+
+def test_a_user_of_its_own_helps_where_there_is_one_user() -> None:
+    one = only(trace(listening(7), listening(9, 2 * S, comm=b"shell")))
+    two = only(trace(listening(7), listening(9, 2 * S, uid=0)))
+    assert "user of its own" in one.advice[-1] and "user of its own" not in two.advice[-1]
+
+
+def test_workers_that_changed_their_user_after_the_fork() -> None:
+    told = trace(listening(7), listening(8))
+    known = {pid: replace(each, uid=0, user="root") for pid, each in told.processes.items()}
+    summary = only(replace(told, processes=known)).summary
+    assert "user 33" in summary and "root" not in summary
