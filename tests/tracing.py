@@ -9,7 +9,10 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 PORTTRACE = [sys.executable, "-m", "porttrace.cli"]
 
@@ -88,6 +91,14 @@ def read(done: "subprocess.CompletedProcess[str]") -> Traced:
     objects = [json.loads(line) for line in done.stdout.splitlines()]
     assert "Traceback" not in done.stderr, done.stderr
     return Traced(done.returncode, objects, done.stderr)
+
+
+def need_an_open_checkout() -> None:
+    """Skip a test that runs this checkout as another user where he cannot get into it."""
+    path = Path(sys.executable).parent
+    closed = [each for each in (path, *path.parents) if not each.stat().st_mode & 0o001]
+    if closed:
+        pytest.skip(f"{closed[-1]} is closed to other users")
 
 
 class Running:

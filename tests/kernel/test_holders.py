@@ -17,6 +17,7 @@ from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import Look, holders, socks
 from porttrace.tracer.ports.others import elsewhere, others
 from porttrace.tracer.ports.peek import unlisted
+from tracing import need_an_open_checkout
 
 pytestmark = pytest.mark.kernel
 HERE = Path(__file__).parent
@@ -178,6 +179,7 @@ def test_who_may_not_look_is_told_so() -> None:
 
 
 def as_nobody(port: int) -> Holder:
+    need_an_open_checkout()
     code = f"from porttrace.tracer.ports import holders; print(*holders('tcp', '{LOCAL}', {port}))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(

@@ -197,6 +197,7 @@ def test_a_process_that_cannot_be_verified() -> None:
 
 
 def as_nobody(*words: str) -> "subprocess.CompletedProcess[str]":
+    tracing.need_an_open_checkout()
     return subprocess.run(
         [*tracing.PORTTRACE, *words], user=65534, group=65534, extra_groups=[], cwd="/",
         capture_output=True, text=True, check=False,

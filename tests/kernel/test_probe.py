@@ -14,6 +14,7 @@ from porttrace.lab.site import DEAD, LIVE, Site, open_site
 from porttrace.lab.throttle import Throttle
 from tracing import PORTTRACE, run
 
+SERVER, BLACKHOLE = LIVE.rpartition(":")[0], DEAD.rpartition(":")[0]
 pytestmark = pytest.mark.kernel
 
 UID = 12_345
@@ -124,12 +125,18 @@ def test_in_the_lab_it_keeps_the_user() -> None:
 
 
 def test_addresses_that_will_not_do(target: int) -> None:
-    dead_answers = run("probe", "--yes", "--pid", str(target), "--dead", LIVE, "--live", LIVE)
+    dead_answers = run(
+        "probe", "--yes", "--pid", str(target), "--dead", LIVE, "--live", f"{SERVER}:389"
+    )
     assert dead_answers.returncode == 1
     assert "is no address that never answers: it answers" in dead_answers.stderr
-    live_is_dead = run("probe", "--yes", "--pid", str(target), "--dead", DEAD, "--live", DEAD)
+    live_is_dead = run(
+        "probe", "--yes", "--pid", str(target), "--dead", DEAD, "--live", f"{BLACKHOLE}:9101"
+    )
     assert live_is_dead.returncode == 1
     assert "cannot be connected to from there: no answer" in live_is_dead.stderr
+    same = run("probe", "--yes", "--pid", str(target), "--dead", DEAD, "--live", DEAD)
+    assert same.returncode == 2 and "are the same" in same.stderr
 
 
 def test_nothing_of_it_stays(target: int) -> None:
