@@ -317,13 +317,13 @@ def test_a_race_for_listen_says_how_to_win_it() -> None:
 
 
 def test_any_port_is_looked_for_in_the_right_namespace() -> None:
-    facts = {**THERE, "netns_name": "blue", "reserved": "40000"}
+    facts: dict[str, int | str] = {**THERE, "netns_name": "blue", "reserved": "40000"}
     text = failed(errno.EADDRINUSE, facts, to="0.0.0.0:0")
     assert "that is not reserved (40000)" in text and "IP_BIND_ADDRESS_NO_PORT" in text
     assert "porttrace ports --netns blue, or ip netns exec blue ss" in text
 
 
 def test_root_without_the_capability() -> None:
-    facts = {"unprivileged_from": 1024, "may_bind_low": 0, "exe": "/opt/web"}
+    facts: dict[str, int | str] = {"unprivileged_from": 1024, "may_bind_low": 0, "exe": "/opt/web"}
     text = failed(errno.EACCES, facts, uid=0)
     assert "--cap-add NET_BIND_SERVICE" in text and "setcap" not in text and "user 0" in text
