@@ -135,7 +135,7 @@ def test_addresses_that_will_not_do(target: int) -> None:
     )
     assert live_is_dead.returncode == 1
     assert "cannot be connected to from there: no answer" in live_is_dead.stderr
-    same = run(*words, "--dead", DEAD, "--live", DEAD)
+    same = run("probe", "--yes", "--pid", str(target), "--dead", DEAD, "--live", DEAD)
     assert same.returncode == 2 and "are the same" in same.stderr
 
 
