@@ -145,6 +145,15 @@ def test_binds_that_matter_are_told_in_plain_words(capsys: pytest.CaptureFixture
     assert third.endswith("listen tcp 0.0.0.0:80: ok")
 
 
+def test_who_shares_a_port_is_not_told_of_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    good = call("listen", at=2 * S)
+    both = (listener(pid=7, comm="web"), listener(pid=13, comm="other"))
+    whole = trace_of_binds(good, looked=[Looked(((2 * S, 7),), both, {}, 0.001)])
+    TextPrinter(S).binds(whole.binds, whole.looked)
+    told = capsys.readouterr().out
+    assert "other (pid 13" in told and "pid 7" not in told
+
+
 def test_every_bind_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     whole = bound()
     JsonPrinter(whole.processes).binds(whole.binds, whole.looked)

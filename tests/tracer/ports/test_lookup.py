@@ -86,6 +86,17 @@ def test_what_a_listener_accepted(server: socket.socket, client: socket.socket) 
         assert taken.remote == f"{LOCAL}:{client.getsockname()[1]}"
 
 
+def test_a_child_that_has_the_listener_keeps_it_as_well(server: socket.socket) -> None:
+    port = server.getsockname()[1]
+    words = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[server.fileno()]) as child:
+        eventually(lambda: child.pid in only("tcp", LOCAL, port).also)
+        found = only("tcp", LOCAL, port)
+        assert {found.pid, *found.also} == {ME, child.pid}
+        child.communicate(b"\n")
+    assert only("tcp", LOCAL, port).also == ()
+
+
 @pytest.mark.parametrize("address", [LOCAL, "::1"])
 def test_bound_and_idle(address: str) -> None:
     if not lists_bound() and os.geteuid():
