@@ -24,11 +24,11 @@ from porttrace.analysis.model import Finding, Trace
 Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 
 RULES: tuple[Rule, ...] = (
+    accept_queue,
     serialized_connects,
     limited_connects,
     paced_connects,
     sequential_connects,
-    accept_queue,
     dead_destination,
     syn_lost,
     timeout_source,

@@ -50,7 +50,19 @@ def paced_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
         for pace in _held_groups(at)
         if not any((at.name, pid) in explained for pid in _pids_of(trace, pace.rows))
     ]
-    return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace)]
+    queued_up = _queued_up(trace, found)
+    return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace, queued_up)]
+
+
+# Attempts to servers of this host whose accept queue ran over: a server that accepts steadily drops
+# SYNs at a rate, and nobody in between does.
+def _queued_up(trace: Trace, found: Sequence[Finding]) -> Bools:
+    full = (finding for finding in found if finding.rule == "accept-queue")
+    victims = [each.attempt_id for finding in full for each in finding.victims]
+    if not victims:
+        return np.zeros(len(trace.attempts), np.bool_)
+    keys = scope_keys(trace.columns, "destination", trace.processes)
+    return np.isin(keys, keys[np.isin(trace.columns["attempt_id"], victims)])
 
 
 def _pids_of(trace: Trace, rows: Ints) -> list[int]:
@@ -156,10 +168,10 @@ def _victims(trace: Trace, rows: Ints, waits: Ints) -> tuple[Party, ...]:
 
 
 # Of destinations that never answer nothing was let through: what is dropped is no matter of a rate.
-def _dropped_groups(trace: Trace) -> list[Dropped]:
+def _dropped_groups(trace: Trace, queued_up: Bools) -> list[Dropped]:
     attempts = trace.columns
     answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
-    rows = np.flatnonzero(answered & (attempts["end_ns"] > 0))
+    rows = np.flatnonzero(answered & (attempts["end_ns"] > 0) & ~queued_up)
     rows, usual = _told_apart(trace, rows)
     again = np.asarray(attempts["retransmits"][rows] > 0)
     if again.sum() < buckets.MIN_DROPS:

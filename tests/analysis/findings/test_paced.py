@@ -265,3 +265,11 @@ def test_lost_events_make_no_verdict_wrong(seed: int) -> None:
     dropped = replace(trace, attempts=rows, losses=(Loss(START_NS, trace.end_ns, 0, 9),))
     # Without the passes that were lost no bucket is right: nothing is said.
     assert len(paced_connects(trace, ())) == 1 and paced_connects(dropped, ()) == []
+
+
+def test_a_server_whose_queue_ran_over_drops_at_its_own_pace() -> None:
+    trace = dropping(1, 2, 1, mean_s=0.65)
+    (found,) = paced_connects(trace, ())
+    assert found.mechanism == "drop"
+    queue = Finding("accept-queue", "warning", 0.9, {}, "x", victims=found.victims)
+    assert paced_connects(trace, (queue,)) == []
