@@ -16,6 +16,7 @@ import binding
 import recordings
 from porttrace.analysis.recording import load
 from porttrace.cli import main
+from tracing import need_an_open_checkout
 
 FILE = Path(__file__).parent.parent / "data" / "v1-two-threads.ptrace"
 
@@ -137,6 +138,7 @@ def test_a_recording_that_cannot_be_read_is_no_usage_error(
     command, *rest = words
     if what == "closed" and os.geteuid() == 0:
         # root reads all; nobody may not, where the folders above let him in
+        need_an_open_checkout()
         done = as_nobody_in(tmp_path, [command, "a.ptrace", *rest])
         code, err = done.returncode, done.stderr
     else:
