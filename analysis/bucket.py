@@ -22,6 +22,7 @@ _NONE, _THERE, _UNSURE = 0, 1, 2  # tokens
 _MOST_SYNS = 4000  # the first of them; more change nothing
 _BURSTS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 30, 50], np.float64)
 _RATES = np.geomspace(0.2, 500, 90)
+_STARTS = 4  # coarse rates from which a better one is looked for
 _SLACK_S = 0.015  # so much earlier a token may be there than the times of SYNs say
 _SLACK = 0.1  # of a token
 _IN_FLIGHT_FIT = 0.9
@@ -104,22 +105,43 @@ def bucket(found: Syns) -> Bucket | None:
     )  # fmt: skip
 
 
+# Under a load that never lets the bucket fill, a rate that is a hundredth off is soon whole tokens
+# off: what is best on the coarse grid need not be near the best of all, so several are refined.
 def _best(found: Syns) -> tuple[float, float]:
     rates, bursts = (grid.reshape(-1) for grid in np.meshgrid(_RATES, _BURSTS))
-    rate, burst = _better(found, rates, bursts)
+    right = _right(found, rates, bursts)
+    most = [np.argmax(np.where(rates == rate, right, -1)) for rate in _RATES]
+    most.sort(key=lambda at: -right[at])
+    starts = [(float(rates[at]), float(bursts[at])) for at in most[:_STARTS]]
+    if steady := _steady(found):
+        starts += [(steady, burst) for burst in (2.0, 6.0, 12.0)]
+    return max(_near(found, *start) for start in starts)[1:]
+
+
+# What passed in the time from the first to the last drop: of a bucket that stays empty its rate.
+def _steady(found: Syns) -> float:
+    first, last = np.flatnonzero(found.dropped)[[0, -1]]
+    span_ns = int(found.time[last] - found.time[first])
+    passed = int(np.count_nonzero(~found.dropped[first:last]))
+    return passed * 1e9 / span_ns if span_ns > 0 else 0.0
+
+
+# The best near a rate and burst, and how well it does.
+def _near(found: Syns, rate: float, burst: float) -> tuple[float, float, float]:
     near = np.linspace(0.9, 1.1, 41) * rate
     whole = np.arange(max(1, round(burst) - 4), round(burst) + 5, dtype=np.float64)
-    return _better(found, *(grid.reshape(-1) for grid in np.meshgrid(near, whole)))
-
-
-# Of equally good ones the middle: the rate lies somewhere between the least and the greatest.
-def _better(found: Syns, rates: Floats, bursts: Floats) -> tuple[float, float]:
-    had, dropped = _tokens(found, rates, bursts), found.dropped
-    right = np.minimum(_share(had[dropped], _NONE), _share(had[~dropped], _THERE))
+    rates, bursts = (grid.reshape(-1) for grid in np.meshgrid(near, whole))
+    right = _right(found, rates, bursts)
+    # Of equally good ones the middle: the rate lies between the least and the greatest.
     best = np.flatnonzero(right >= right.max() - 1e-9)
     burst = float(np.median(bursts[best]))
     own = best[np.abs(bursts[best] - burst) == np.abs(bursts[best] - burst).min()]
-    return float(np.median(rates[own])), float(bursts[own[0]])
+    return float(right.max()), float(np.median(rates[own])), float(bursts[own[0]])
+
+
+def _right(found: Syns, rates: Floats, bursts: Floats) -> Floats:
+    had, dropped = _tokens(found, rates, bursts), found.dropped
+    return np.minimum(_share(had[dropped], _NONE), _share(had[~dropped], _THERE))
 
 
 # The share of what is settled at all that is `right`; half of what is not counts against it, or a

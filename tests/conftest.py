@@ -4,6 +4,9 @@ Under scripts/test two processes share the tests. All that trace, throttle or ti
 stay in one, so that they never see each other's; other kernels, browsers and plain tests of the
 analysis go beside them.
 
+What drives a real kernel or browser on a busy machine is made again once where it fails, and the
+end of the run says which: a neighbour's load is no fault, and what fails twice is.
+
 PORTTRACE_RUN_KERNEL_TESTS=1 makes them fail there instead, so that CI cannot
 leave them out unnoticed.
 """
@@ -19,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 from porttrace.tracer import features
 from porttrace.tracer.errors import PorttraceError
 
+_REAL = ("browser", "kernel", "vm")
 _TRACE_OR_TIME = ("bench", "kernel", "lab", "tracer")
 
 # No example database: the checkout may be root's or another user's. No deadline:
@@ -31,6 +35,9 @@ settings.load_profile("porttrace")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_is_kernel_test)
+    for item in items:
+        if any(item.get_closest_marker(mark) for mark in _REAL):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 class _TwoSides(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
