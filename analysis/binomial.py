@@ -1,6 +1,7 @@
 """The number of successes of independent trials with unequal chances, and its upper tail."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,19 @@ def upper_tail(chances: npt.NDArray[np.float64], successes: int) -> float:
     if len(chances) > _EXACT_TRIALS:
         return _chernoff(chances, successes)
     return _exact(chances, successes)
+
+
+def together(chances: Sequence[float]) -> float:
+    """Return the chance that independent tests come out as unlikely as these, by Fisher's method.
+
+    -2 times the sum of n logarithms is distributed as chi-square with 2n degrees of freedom.
+    """
+    half = -sum(math.log(max(chance, 1e-300)) for chance in chances)
+    term, total = 1.0, 1.0
+    for number in range(1, len(chances)):
+        term *= half / number
+        total += term
+    return min(1.0, math.exp(-half) * total)
 
 
 # Only the distribution from the tail inwards is summed, so that 1e-60 keeps its digits.

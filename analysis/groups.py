@@ -17,7 +17,7 @@ from porttrace.analysis.model import Trace
 from porttrace.analysis.on_the_way import candidates, held_at
 from porttrace.analysis.pairs import as_numbers, by_key
 from porttrace.analysis.rows import take
-from porttrace.analysis.throttle import EPSILONS_NS, Verdict, examine
+from porttrace.analysis.throttle import EPSILONS_NS, MIN_EXPLAINED, Verdict, examine
 from porttrace.analysis.timeline import depth
 
 LONG_NS = 1_000_000_000
@@ -28,6 +28,8 @@ _NEVER = np.iinfo(np.int64).max
 _MANY = 1000  # attempts of a group, from which on a look for its twin pays
 _PROMPT_NS = 10_000_000
 """A queue that hands over so promptly is no chance of SYNs that were sent again just then."""
+_AS_GOOD = 0.002
+"""Numbers of slots whose misfits lie so close cannot be told apart."""
 _SETTLED_NS = 100_000_000
 """So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
 
@@ -106,10 +108,11 @@ class Group:
     queue: Queue
     verdict: Verdict
     rivals: int
+    joint_p: float = 1.0  # of all the groups of its scope together, where they agree
 
     def p_value(self) -> float:
         """Return the p-value, corrected for the groups tried."""
-        return min(1.0, self.verdict.p_value * self.rivals)
+        return min(1.0, self.joint_p, self.verdict.p_value * self.rivals)
 
     def handed_rows(self) -> Ints:
         """Return the indices of the attempts whose hold ended in a handoff."""
@@ -229,24 +232,48 @@ def _examined_on_the_way(place: Place, rows: Ints) -> tuple[Queue, Verdict] | No
     trace = place.trace
     attempts, hold = take(trace.attempts, rows), _take(place.hold, rows)
     steps = ladder.of_host(trace.host.sysctls)
-    found: list[tuple[Queue, Verdict]] = []
+    found: list[tuple[Queue, Verdict, int]] = []
     for each in candidates(attempts, place.name, trace.end_ns, hold):
         drops = each.mechanism == "drop"
         verdict = examine_dropped(each.queue, steps, each.sent) if drops else examine(each.queue)
         if verdict is not None and each.slots in (0, verdict.slots):
-            found.append((each.queue, verdict))
+            found.append((each.queue, verdict, each.passed_over))
     if not found:
         return None
-    queue, verdict = min(found, key=lambda each: _rank(each[1]))
-    return queue, replace(verdict, p_value=min(1.0, verdict.p_value * len(found)))
+    queue, verdict, over = min(found, key=lambda each: _rank(*each[1:]))
+    rivals = {
+        other.slots
+        for _, other, passed_over in found
+        if other.throttled()
+        and other.mechanism == verdict.mechanism
+        and other.handoffs >= verdict.handoffs
+        and _misfit(other, passed_over) <= _misfit(verdict, over) + _AS_GOOD
+    }
+    chance = min(1.0, verdict.p_value * len(found))
+    return queue, replace(verdict, p_value=chance, reckoned=len(rivals) > 1)
 
 
-def _rank(verdict: Verdict) -> tuple[bool, int, int, int, float]:
+# How far from a queue with just these slots: somebody left standing, or a slot left free.
+def _misfit(verdict: Verdict, passed_over: int) -> float:
+    share = passed_over / max(verdict.handoffs, 1)
+    out_of_turn = share if share > 1 - MIN_EXPLAINED else 0.0
+    return round(out_of_turn + 1 - verdict.busy + 1 - verdict.occupied, 4)
+
+
+def _rank(verdict: Verdict, passed_over: int) -> tuple[bool, int, int, float, int, int, float]:
     drops = verdict.mechanism == "drop"
     kind = 1 if drops else 2 if verdict.lag_ns > _PROMPT_NS else 0
     # Fewer slots than there are explain lost SYNs as well, more do not.
     slots = verdict.slots if drops else 0
-    return not verdict.throttled(), kind, -verdict.handoffs, -slots, verdict.p_value
+    return (
+        not verdict.throttled(),
+        kind,
+        -verdict.handoffs,
+        0.0 if drops else _misfit(verdict, passed_over),
+        passed_over,
+        -slots,
+        verdict.p_value,
+    )
 
 
 def _take(spans_: Spans, rows: Ints) -> Spans:

@@ -36,6 +36,7 @@ class Candidate:
     mechanism: str  # queue, or drop: SYNs without a slot are lost, and sent again
     slots: int = 0  # that it assumes; 0: it needs no assumption
     sent: Ints | None = None  # when all SYNs left, where that is known: `sent_ns`
+    passed_over: int = 0  # times that who was held went on before somebody who had come earlier
 
 
 def held_at(attempts: Table, place: str, trace_end: int) -> Spans:
@@ -85,7 +86,9 @@ def candidates(attempts: Table, place: str, trace_end: int, hold: Spans) -> Iter
         return
     possible = range(1, min(MOST_SLOTS, int(unknown.sum()) + 1) + 1)
     for slots in possible:
-        yield Candidate(_assumed(hold, past, unknown, slots), "queue", slots)
+        queue = _assumed(hold, past, unknown, slots)
+        over = _passed_over(queue, past, unknown)
+        yield Candidate(queue, "queue", slots, None, over)
     if place == "network":
         again = _sent_again(attempts, hold)
         past = _past(attempts, place, trace_end, again)
@@ -141,6 +144,18 @@ def _assumed(hold: Spans, past: Spans, unknown: Bools, slots: int) -> Queue:
         if past.stop[row] > start[row]:
             line_ns = max(line_ns, int(start[row]))
     return _reckoned(hold, past, unknown, start)
+
+
+# In a line nobody goes on before those who came earlier. Where too few slots are assumed, those
+# without an answer seem to be left standing.
+def _passed_over(queue: Queue, past: Spans, unknown: Bools) -> int:
+    asked = np.where(unknown, past.start, queue.hold.start)
+    order = np.argsort(asked, kind="stable")
+    served = queue.service.lengths() > 0
+    went = np.where(unknown & served, queue.service.start, 0)[order]
+    latest = np.maximum.accumulate(np.concatenate([np.zeros(1, np.int64), went]))[:-1]
+    mine = (queue.held() & queue.hold.closed)[order]
+    return int(np.count_nonzero(mine & (queue.hold.stop[order] + _NOTICED_NS[0] < latest)))
 
 
 # What is assumed of those without an answer is no evidence: they count as taking slots, and never

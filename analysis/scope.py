@@ -4,10 +4,11 @@ A process is the answer unless handoffs cross processes (then user, cgroup, netn
 process itself refutes it by having more open at once than the slots (then thread, destination).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from porttrace.analysis.binomial import together
 from porttrace.analysis.concurrency import SCOPES, Ints
 from porttrace.analysis.groups import LONG_NS, Group, Place, groups
 from porttrace.analysis.throttle import MIN_EXPLAINED
@@ -41,10 +42,10 @@ def throttled_groups(place: Place) -> list[Group]:
     """Return the groups that a throttle at `place` holds, each in the scope that fits best."""
     if not len(place.held_rows):
         return []
-    processes = groups(place, "process")
+    processes = _agreed(groups(place, "process"))
     chosen = [g for g in processes if _believable(g, LIKELY_P)]
     for scope in _wide_scopes(place):
-        for group in groups(place, scope):
+        for group in _agreed(groups(place, scope)):
             if _believable(group, WIDE_P):
                 chosen = _widen(place, chosen, group)
     covered = np.zeros(len(place.trace.attempts), np.bool_)
@@ -53,6 +54,18 @@ def throttled_groups(place: Place) -> list[Group]:
     split = [(group, _split(place, group)) for group in chosen]
     kept = [finding for group, parts in split for finding in parts or [group]]
     return kept + _narrow(place, contradicted)
+
+
+# Where a throttle counts several groups, each by itself, all of them have as many slots: what one
+# of them leaves to chance, all together may not. Those that no throttle explains count as well.
+def _agreed(found: list[Group]) -> list[Group]:
+    passed = [g.verdict.throttled() and g.verdict.testable > 0 for g in found]
+    both = list(zip(found, passed, strict=True))
+    kinds = {(g.verdict.slots, g.verdict.mechanism) for g, one in both if one}
+    if sum(passed) < 2 or len(kinds) > 1:
+        return found
+    joint = together([g.verdict.p_value if one else 1.0 for g, one in both])
+    return [replace(g, joint_p=joint) if one else g for g, one in both]
 
 
 # With one network namespace in the trace, or none known, "netns" would only say "host" in a way
@@ -68,7 +81,28 @@ def _split(place: Place, group: Group) -> list[Group]:
     if group.verdict.slots < 2 or not group.verdict.testable:
         return []
     parts = _narrow(place, [group])
-    return parts if len(parts) > 1 else []
+    return parts if len(parts) > 1 else _side_by_side(place, group)
+
+
+# The same of processes, users and control groups: each is full all the time and never more than
+# that, and together they have as many slots as seemed to be shared.
+def _side_by_side(place: Place, group: Group) -> list[Group]:
+    held = group.rows[group.queue.held()]
+    for scope in ("process", *_wide_scopes(place)):
+        if scope == group.scope:
+            return []
+        parts = groups(place, scope, among=held)
+        slots = [g.verdict.slots for g in parts if g.verdict.throttled()]
+        handed = sum(g.verdict.handoffs for g in parts)
+        if (
+            2 <= len(parts) == len(slots)
+            and len(set(slots)) == 1
+            and sum(slots) == group.verdict.slots
+            and all(g.verdict.peak == g.verdict.slots for g in parts)
+            and handed >= MIN_EXPLAINED * group.verdict.handoffs
+        ):
+            return [replace(g, joint_p=group.p_value()) for g in parts]
+    return []
 
 
 def _believable(group: Group, chance: float) -> bool:
@@ -114,7 +148,7 @@ def _narrow(place: Place, contradicted: list[Group]) -> list[Group]:
         passed = [g for g in groups(place, scope, among=held) if g.verdict.throttled()]
         handed = np.concatenate([_rows([]), *(g.handed_rows() for g in passed)])
         share = float(np.mean(np.isin(held, handed)))
-        firm = [g for g in passed if g.verdict.handoffs >= 3 and g.p_value() <= FIRM_P]
+        firm = [g for g in _agreed(passed) if g.verdict.handoffs >= 3 and g.p_value() <= FIRM_P]
         firm = _overrun(place, contradicted, firm)
         if share >= MIN_EXPLAINED and share > best[0]:
             best = (share, firm)

@@ -5,7 +5,7 @@ A throttle shows in three ways at once: held attempts go on right after another 
 One `Queue` is one place and one group of attempts that some throttle may count together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ MIN_OCCUPIED = 0.5  # share of all held time with at least c in service, just en
 MIN_EXPLAINED = 0.9  # share of the testable holds that end in a handoff
 _TELLING = 3  # so many handoffs tell a pace from a queue
 _CLOSE = 0.003  # lag over the time since the release before: no pace meets ends so well by luck
+_SOON = 0.5  # of a pace
 _INSTANT_NS = 2_000_000
 
 
@@ -51,6 +52,7 @@ class Verdict:
     common_cause: bool  # what ended at the handoffs ended with others, as if stopped and resumed
     held_ns: int  # time in which somebody was held
     handed: Bools  # per attempt: its hold ended in a handoff
+    reckoned: bool = False  # another number of slots explains it as well
     mechanism: str = "queue"  # or drop: what finds no slot is lost, and sent again
 
     def explained(self) -> float:
@@ -82,7 +84,11 @@ def examine(queue: Queue) -> Verdict | None:
     if own:
         exact = _examine(seen, own, 2)
         verdicts += [exact] if exact.handoffs == exact.testable else []
-    return min(verdicts, key=lambda v: (not v.throttled(), v.p_value, v.epsilon_ns))
+    best = min(verdicts, key=lambda v: (not v.throttled(), v.p_value, v.epsilon_ns))
+    # The latest handoff decides whether all are explained; that it is no chance may show in those
+    # that came promptly. Both are corrected for all epsilons.
+    prompt = (v.p_value for v in verdicts if v.epsilon_ns <= best.epsilon_ns)
+    return replace(best, p_value=min(prompt))
 
 
 # When all long holds ended soon after an end, the largest of their lags is one number whose chance
@@ -117,7 +123,7 @@ def _examine(seen: Backlog, epsilon: int, tries: int) -> Verdict:
         peak=int(seen.levels[1].max(initial=0)),
         cap_exceeded=seen.overruns(load.slots).number(min(epsilon, _OVERLAP_NS)),
         lag_ns=int(np.median(lag)) if successes else 0,
-        paced=_is_paced(head, lag),
+        paced=_is_paced(head, lag) and not _passes_between(seen, found.handed, head),
         common_cause=_is_common_cause(seen.queue.service, waits.end[found.handed]),
         held_ns=load.held_ns,
         handed=handed,
@@ -180,6 +186,18 @@ def _is_paced(heads: Ints, lags: Ints) -> bool:
     close = float(np.median(lags)) < _CLOSE * float(np.mean(heads))
     # In a queue the pace varies as services and lags do together, so never less than the lags.
     return _spread(lags) >= (2.0 if close else 0.5) * _spread(heads)
+
+
+# Who takes his time for each call lets nobody pass at once so shortly after he let one go.
+def _passes_between(seen: Backlog, handed: Bools, heads: Ints) -> bool:
+    service = seen.queue.service
+    passed = np.sort(service.start[~seen.queue.held() & (service.lengths() > 0)])
+    released = np.sort(seen.waits.release[handed])
+    after = np.searchsorted(passed, released, "right")
+    known = after < len(passed)
+    gaps = passed[after[known]] - released[known]
+    soon = int(np.count_nonzero(gaps < _SOON * float(np.mean(heads)))) if len(gaps) else 0
+    return soon >= _TELLING and soon >= _SOON * len(released)
 
 
 # The mean deviation, since few long waits behind a dead port weigh more than many short ones.

@@ -69,9 +69,9 @@ def _pids_of(trace: Trace, rows: Ints) -> list[int]:
     return [int(pid) for pid in np.unique(trace.columns["pid"][rows])]
 
 
-# The process is the answer unless it does not fit; then the narrowest wide scope that does. Within
-# a process threads and destinations that take turns all keep a pace: of them no rate is told. A
-# listener that accepts at its own rate is another matter.
+# The process is the answer unless it does not fit; then the narrowest wide scope that does. Threads
+# that take turns all keep a pace: of them no rate is told. A destination's own is told only where
+# nothing wider fits.
 def _scopes(trace: Trace, *narrow: str) -> Iterator[tuple[int, str]]:
     one = len(np.unique(scope_keys(trace.columns, "netns", trace.processes))) < 2
     wide = [scope for scope in WIDE if scope != "netns" or not one]
@@ -81,13 +81,24 @@ def _scopes(trace: Trace, *narrow: str) -> Iterator[tuple[int, str]]:
 def _held_groups(at: Place) -> list[Pace]:
     chosen: list[Pace] = []
     covered = np.zeros(len(at.trace.attempts), np.bool_)
-    for rank, scope in _scopes(at.trace):
+    for rank, scope in _scopes(at.trace, "destination"):
         for pace in paces(at, scope) if len(at.held_rows) else ():
             rows = pace.rows[pace.held]
-            if pace.fits() and pace.p_value * rank <= LIKELY_P and not covered[rows].any():
-                chosen.append(pace)
-                covered[pace.rows] = True
+            if covered[rows].any() or not pace.fits() or pace.p_value * rank > LIKELY_P:
+                continue
+            if scope == "destination" and not _is_of_the_destination(at, pace):
+                continue
+            chosen.append(pace)
+            covered[pace.rows] = True
     return chosen
+
+
+# Who connects to one place again and again, each time after the same delay, keeps a pace as well.
+# Several that wait in line at once do not all wait equally long.
+def _is_of_the_destination(at: Place, pace: Pace) -> bool:
+    waits = at.hold.lengths()[pace.rows[pace.held]]
+    low, high = np.quantile(waits, (0.1, 0.9))
+    return pace.p_value <= FIRM_P**2 and bool(high >= 1.5 * low)
 
 
 def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:

@@ -60,7 +60,8 @@ def confidence(case: Case) -> float:
         sure = min(sure, 0.75)
     if case.place == "user":
         sure = min(sure, 0.79)
-    if case.place == "network" and case.group.verdict.mechanism == "drop":
+    drops = case.place == "network" and case.group.verdict.mechanism == "drop"
+    if drops or case.group.verdict.reckoned:
         # Who was never answered may have been let through or not: the slots are reckoned.
         sure = min(sure, 0.79)
     return round(sure, 2)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from porttrace.analysis.binomial import upper_tail
+from porttrace.analysis.binomial import together, upper_tail
 
 
 def test_equals_enumeration() -> None:
@@ -43,3 +43,17 @@ def _binomial_tail(trials: int, chance: float, least: int) -> float:
         return ways + k * math.log(chance) + (trials - k) * math.log1p(-chance)
 
     return math.fsum(math.exp(log_mass(k)) for k in range(least, trials + 1))
+
+
+def test_tests_that_agree_weigh_more_together() -> None:
+    assert together([0.2]) == pytest.approx(0.2)
+    # chi-square with four degrees of freedom: q (1 - ln q) of the product q
+    assert together([0.05, 0.05]) == pytest.approx(0.0025 * (1 - math.log(0.0025)))
+    assert together([1.0, 1.0, 1.0]) == 1.0
+    assert together([0.01, 1.0]) > 0.01
+
+
+def test_together_is_a_chance() -> None:
+    draw = np.random.default_rng(1)
+    drawn = [together(draw.random(4).tolist()) for _ in range(4000)]
+    assert np.mean(np.array(drawn) <= 0.1) == pytest.approx(0.1, abs=0.02)

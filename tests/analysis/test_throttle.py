@@ -111,3 +111,14 @@ def test_a_late_supervisor_shows_by_the_largest_of_its_lags() -> None:
 def test_one_release_far_from_any_end_leaves_the_largest_lag_out() -> None:
     verdict = verdict_of((1, 1, 3001), (500, 3017, 3018), (4000, 4000, 7000), (4500, 7900, 7901))
     assert verdict.explained() <= 0.5
+
+
+def test_services_that_are_all_alike_are_no_pace_where_others_pass_in_between() -> None:
+    # Each round: one to a dead port, 500 ms; one that waits for it. The next goes at once.
+    rounds: list[tuple[float, float, float]] = []
+    for number, late in enumerate((4, 9, 2, 7, 5)):
+        start = 1 + number * 600
+        rounds += [(start, start, start + 500), (start + 20, start + 500 + late, start + 510)]
+    verdict = verdict_of(*rounds)
+    assert verdict.throttled() and not verdict.paced
+    assert verdict.slots == 1

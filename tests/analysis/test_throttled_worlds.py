@@ -143,3 +143,15 @@ def test_the_order_of_rows_has_no_say() -> None:
     order = np.random.default_rng(5).permutation(len(trace.attempts))
     shuffled = replace(trace, attempts=trace.attempts[order])
     assert serialized_connects(shuffled, ()) == serialized_connects(trace, ())
+
+
+@pytest.mark.parametrize("scope", ["process", "user", "host"])
+@pytest.mark.parametrize("slots", [2, 3])
+def test_full_throttles_side_by_side_are_not_added_up(scope: str, slots: int) -> None:
+    # All are full all the time, and notice an end late: the sum of their slots fits as well.
+    for seed in range(6):
+        rng = random.Random(seed)
+        clients = crowd(rng, 4, 2 * slots + 4, 10, service_ms=60, think_ms=5)
+        late = Throttle(slots, scope, "gate", (1.0, 12.0))
+        found = serialized_connects(simulate.throttled(clients, late, seed), ())
+        assert found and {(f.scope, f.slots) for f in found} == {(scope, slots)}
