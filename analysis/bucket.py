@@ -22,6 +22,8 @@ _NONE, _THERE, _UNSURE = 0, 1, 2  # tokens
 _MOST_SYNS = 4000  # the first of them; more change nothing
 _BURSTS = np.array([1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 30, 50], np.float64)
 _RATES = np.geomspace(0.2, 500, 90)
+RESENT_NS = 500_000_000
+"""No SYN is sent again sooner."""
 _STARTS = 4  # coarse rates from which a better one is looked for
 _SLACK_S = 0.015  # so much earlier a token may be there than the times of SYNs say
 _SLACK = 0.1  # of a token
@@ -66,20 +68,23 @@ class Bucket:
         )
 
 
-def syns(answered: Attempts, usual_ns: Ints) -> Syns:
-    """Return the SYNs of attempts that were answered in the end: each first one, and what passed.
+def syns(attempts: Attempts, passed_ns: Ints, also_ns: Ints) -> Syns:
+    """Return the SYNs of these attempts: each first one, and those that passed.
 
-    `usual_ns`, of each attempt: how long its destination takes to answer a SYN that passed. Those
-    between are left out: timers are late by as much as a token or two, and what is dropped takes
-    no token, so that nothing depends on them.
+    `passed_ns`: when the first SYN of each passed, 0 if none did; one that did so with its first
+    SYN passed at `syn_ns` or a little later. `also_ns`: when further ones did. Dropped ones between
+    are left out: timers are late by as much as a token or two, and what is dropped takes no token,
+    so that nothing depends on them.
     """
-    syn, end = answered["syn_ns"].astype(np.int64), answered["end_ns"].astype(np.int64)
-    passed = np.maximum(end - usual_ns, syn)
-    dropped = syn[answered["retransmits"] > 0]
+    syn, end = attempts["syn_ns"].astype(np.int64), attempts["end_ns"].astype(np.int64)
+    went = passed_ns > 0
+    dropped = syn[~went | (passed_ns - syn > RESENT_NS)]
+    passed = np.concatenate([passed_ns[went], also_ns])
     time = np.concatenate([passed, dropped])
     order = np.argsort(time, kind="stable")[:_MOST_SYNS]
     time = time[order]
-    flying = np.searchsorted(np.sort(passed), time, "left") - np.searchsorted(np.sort(end), time)
+    begun, over = np.sort(passed_ns[went]), np.sort(end[went])
+    flying = np.searchsorted(begun, time, "left") - np.searchsorted(over, time)
     return Syns(time, order >= len(passed), np.maximum(flying, 0))
 
 

@@ -22,6 +22,8 @@ _DENYING = ("deny", "deny-cgroup")
 _RATES = (3.0, 6.0)  # attempts a second, for the throttles that count time
 
 _PROCESSES = Settings(processes=4, users=2, cgroups=2)
+_SHARING = {"user": 2, "cgroup": 2, "host": 4}  # of these processes, counted together
+_DEAD_DUTY = 0.39  # share of the time that a thread waits for the dead, with the pauses of deniers
 # In one process every wider scope is the same; these alone can be told from it there.
 _SEEN_IN_ONE_PROCESS = ("thread", "process", "destination")
 
@@ -96,18 +98,17 @@ def _throttled_case(kind: str, scope: str, slots: int, workload: str, seed: int)
 
 # Enough threads that some stand in line, whoever is counted together.
 def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
-    by_thread = throttle.scope == "thread"
     spread = asdict(_PROCESSES if workload == "processes" else Settings())
     if throttle.kind == "deny-cgroup":
         spread["cgroups"] = 0  # the throttle's own cgroup is the one that counts
     return Settings(
         **{
             **spread,
-            "threads": 3 if by_thread else throttle.slots + (6 if _slow(throttle) else 4),
+            "threads": _threads(throttle, workload),
             "connects": _connects(throttle, workload),
-            "overlapping": throttle.slots if by_thread else 0,
+            "overlapping": throttle.slots if throttle.scope == "thread" else 0,
             "dead_time_s": round(draw.uniform(*_dead_times(throttle)), 3),
-            "dead_share": round(draw.uniform(0.35, 0.5), 3),
+            "dead_share": round(draw.uniform(*_dead_shares(throttle)), 3),
             "pause_between_s": round(draw.uniform(*_pauses(throttle)), 3),
             "spread_s": round(draw.uniform(0.1, 0.5), 3),
             "blocking": throttle.kind == "preload",
@@ -118,24 +119,45 @@ def _storm(throttle: Throttle, workload: str, draw: random.Random) -> Settings:
     )
 
 
+# Enough that some stand in line. Of who is denied nobody does: there the slots must be full about
+# half of the time, or there is nothing to compare.
+def _threads(throttle: Throttle, workload: str) -> int:
+    if throttle.scope == "thread":
+        return 3
+    if throttle.kind in _DENYING:
+        together = "host" if throttle.kind == "deny-cgroup" else throttle.scope
+        sharing = _SHARING.get(together, 1) if workload == "processes" else 1
+        return max(3, round((throttle.slots / _DEAD_DUTY + 2) / sharing))
+    if throttle.kind in TIMED_KINDS and workload == "processes":
+        return 4
+    return throttle.slots + (6 if _slow(throttle) else 4)
+
+
 # Where SYNs are dropped, all go on together, a rung later: it takes many rounds to tell their turns
-# from an outage.
+# from an outage. Of many slots some becomes free all the time: it takes many who wait for one.
 def _connects(throttle: Throttle, workload: str) -> int:
-    if throttle.kind.endswith("-drop") or throttle.kind in _DENYING:
+    if throttle.kind in _DENYING:
+        return 14
+    if throttle.kind.endswith("-drop") or throttle.kind in TIMED_KINDS or throttle.slots >= 10:
         return 8
     return 2 if _slow(throttle) and workload == "processes" else 4
 
 
 # Who is denied comes back at once: without longer pauses all is over in one stretch.
 def _pauses(throttle: Throttle) -> tuple[float, float]:
-    if throttle.kind not in _DENYING:
-        return 0.03, 0.1
-    return (0.4, 0.7) if throttle.slots < 10 else (0.1, 0.2)
+    return (0.4, 0.7) if throttle.kind in _DENYING else (0.03, 0.1)
 
 
 # Dropped SYNs come again after a second, and the kernel's own timers end a blocking attempt then.
 def _dead_times(throttle: Throttle) -> tuple[float, float]:
+    if throttle.kind in _DENYING:
+        return 0.7, 0.95
     return (1.2, 1.9) if _slow(throttle) else (0.4, 0.9)
+
+
+# A rate holds the living and the dead alike.
+def _dead_shares(throttle: Throttle) -> tuple[float, float]:
+    return (0.15, 0.3) if throttle.kind in TIMED_KINDS else (0.35, 0.5)
 
 
 def _slow(throttle: Throttle) -> bool:

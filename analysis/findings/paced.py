@@ -7,6 +7,7 @@ part in this.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +29,6 @@ from porttrace.analysis.wire import wire_mark, wire_seen
 RULE = "paced-connects"
 _CRITICAL_S = 10.0  # so much waiting in all is no trifle
 _QUICK_NS = 200_000_000  # slower ones answer between the rungs and on them alike
-_RESENT_NS = 500_000_000  # no SYN is sent again sooner
 _MOST_GROUPS = 20  # of a scope, whose drops are looked at
 _ANSWERED = (Outcome.established, Outcome.refused)
 
@@ -178,35 +178,74 @@ def _victims(trace: Trace, rows: Ints, waits: Ints) -> tuple[Party, ...]:
 # -- drops -----------------------------------------------------------------------------------------
 
 
-# Of destinations that never answer nothing was let through: what is dropped is no matter of a rate.
+@dataclass(frozen=True)
+class _Sent:
+    # Attempts of which it is known when a SYN of theirs passed, one value each; times in ns.
+    rows: Ints  # of the trace's attempts
+    answered: Bools
+    usual_ns: Ints  # of the answered ones: how long their destination takes to answer a SYN
+    passed_ns: Ints  # 0: none did
+    later_ns: Ints  # another one passed after that; 0: none
+    dropped: Bools  # the first one did not
+
+    def of(self, part: Ints) -> "_Sent":
+        return _Sent(*(getattr(self, name)[part] for name in _Sent.__dataclass_fields__))
+
+
 def _dropped_groups(trace: Trace, queued_up: Bools) -> list[Dropped]:
-    attempts = trace.columns
-    answered = np.isin(attempts["outcome"], _ANSWERED) & (attempts["syn_ns"] > 0)
-    rows = np.flatnonzero(answered & (attempts["end_ns"] > 0) & ~queued_up)
-    rows, usual = _told_apart(trace, rows)
-    again = np.asarray(attempts["retransmits"][rows] > 0)
-    if again.sum() < buckets.MIN_DROPS:
+    sent = _sent(trace, queued_up)
+    if sent.dropped.sum() < buckets.MIN_DROPS:
         return []
     chosen: list[Dropped] = []
-    covered = np.zeros(len(attempts), np.bool_)
-    for rank, scope, key, part in _with_drops(trace, rows, again):
-        mine = rows[part]
-        if covered[mine[again[part]]].any():
+    covered = np.zeros(len(trace.attempts), np.bool_)
+    for rank, scope, key, part in _with_drops(trace, sent):
+        mine = sent.of(part)
+        late = mine.rows[mine.dropped & mine.answered]
+        if covered[mine.rows[mine.dropped]].any() or not len(late):
             continue
-        made = buckets.bucket(buckets.syns(take(trace.attempts, mine), usual[part]))
+        attempts = take(trace.attempts, mine.rows)
+        also = mine.later_ns[mine.later_ns > 0]
+        made = buckets.bucket(buckets.syns(attempts, mine.passed_ns, also))
         if made and made.fits() and made.p_value * rank <= LIKELY_P:
-            chosen.append(Dropped(scope, key, mine, usual[part], made))
-            covered[mine] = True
+            told = mine.answered
+            chosen.append(Dropped(scope, key, mine.rows[told], mine.usual_ns[told], made))
+            covered[mine.rows] = True
     return chosen
+
+
+# Who was answered passed a little before. Of the others only the wire tells, and only where it is
+# on this host that SYNs are dropped: behind it nobody knows what became of one.
+def _sent(trace: Trace, queued_up: Bools) -> _Sent:
+    mine = trace.columns
+    over = (mine["syn_ns"] > 0) & (mine["end_ns"] > 0) & ~queued_up
+    answered = np.isin(mine["outcome"], _ANSWERED)
+    rows, usual = _told_apart(trace, np.flatnonzero(over & answered))
+    again = rows[mine["retransmits"][rows] > 0]
+    on_wire = len(again) > 0 and _place(trace, take(trace.attempts, again)) == "egress"
+    silent = np.flatnonzero(over & ~answered & mine["watched"] & on_wire)
+    rows, usual = np.concatenate([rows, silent]), np.concatenate([usual, 0 * silent])
+    syn, end, wire, last = (
+        mine[mark][rows].astype(np.int64)
+        for mark in ("syn_ns", "end_ns", "wire_ns", "wire_last_ns")
+    )
+    told = np.isin(rows, silent, invert=True)
+    passed = np.maximum(end - usual, syn)
+    # A late answer to the first SYN is the server's affair.
+    first = mine["retransmits"][rows] == 0
+    passed = np.where(first, np.minimum(passed, syn + buckets.RESENT_NS), passed)
+    passed = np.where(told & ~(on_wire & (wire > 0)), passed, wire)
+    later = np.where(~told & (mine["wire_count"][rows] > 1), last, 0)
+    dropped = (passed == 0) | (passed - syn > buckets.RESENT_NS)
+    return _Sent(rows, told, usual, passed, later, dropped)
 
 
 # The groups of each scope with enough drops, those with the most first; a group that has the very
 # same attempts as one before is none of its own.
-def _with_drops(trace: Trace, rows: Ints, again: Bools) -> Iterator[tuple[int, str, int, Ints]]:
+def _with_drops(trace: Trace, sent: _Sent) -> Iterator[tuple[int, str, int, Ints]]:
     known: set[bytes] = set()
     for rank, scope in _scopes(trace, "destination"):
-        keys = scope_keys(trace.columns, scope, trace.processes)[rows]
-        parts = [(int(again[part].sum()), key, part)
+        keys = scope_keys(trace.columns, scope, trace.processes)[sent.rows]
+        parts = [(int(sent.dropped[part].sum()), key, part)
                  for key, part in zip(*parts_by_key(keys), strict=True)]  # fmt: skip
         parts.sort(key=lambda part: -part[0])
         for drops, key, part in parts[:_MOST_GROUPS]:
@@ -222,7 +261,7 @@ def _told_apart(trace: Trace, rows: Ints) -> tuple[Ints, Ints]:
     mine = trace.columns
     late = mine["end_ns"][rows].astype(np.int64) - mine["syn_ns"][rows].astype(np.int64) - usual
     known = (usual > 0) & (usual < _QUICK_NS)
-    known &= (mine["retransmits"][rows] == 0) | (late >= _RESENT_NS)
+    known &= (mine["retransmits"][rows] == 0) | (late >= buckets.RESENT_NS)
     return rows[known], usual[known]
 
 

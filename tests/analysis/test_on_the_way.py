@@ -7,8 +7,8 @@ import pytest
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Finding, Trace
 
-from .simulate import MS, START_NS, Client, S
-from .wires import Asked, dropped, free, lost, queued, wanted, written
+from .simulate import KEYS, MS, START_NS, Client, S
+from .wires import Asked, dropped, free, limited, lost, queued, wanted, written
 
 SEEDS = range(6)
 PLACES = ("egress", "network", "ingress")
@@ -62,6 +62,19 @@ def test_attempts_that_wait_for_nobody(place: str, seed: int) -> None:
 @pytest.mark.parametrize("place", ["egress", "network"])
 def test_chance_loses_syns_whatever_is_open(place: str, share: float, seed: int) -> None:
     assert throttles(written(lost(wanted(seed, 8, 8), share, seed), place)) == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("scope", ["process", "destination"])
+def test_a_rate_counts_the_syns_of_dead_attempts_too(scope: str, seed: int) -> None:
+    asked = limited(wanted(seed, 8, 10, 0.25), 2.5, 2, KEYS[scope], seed)
+    trace = written([each for each in asked if each.go or each.life_ns], "egress")
+    told = throttles(trace)
+    assert len(told) == 1 if scope == "process" else 1 <= len(told) <= 2  # of two living ones
+    for found in told:
+        assert (found.rule, found.place, found.mechanism) == ("paced-connects", "egress", "drop")
+        assert found.scope == scope
+        assert found.evidence["rate_per_s"] == pytest.approx(2.5, rel=0.1)
 
 
 def test_a_far_peer_is_no_line() -> None:

@@ -4,8 +4,10 @@ An `Asked` is one attempt as its program wants it. `passed` lets each through a 
 slots, in line or by its own retransmissions; `written` makes the rows the wire probe would give.
 """
 
+import heapq
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 from porttrace.analysis.ladder import ladder
 from porttrace.analysis.model import ATTEMPT, RESENT_KEPT, Answer, Host, Outcome, Process, Trace
 
-from .simulate import MS, START_NS, Client, S, row
+from .simulate import MS, START_NS, Client, Key, S, row
 
 LADDER = ladder(6, 4)
 SYSCTLS = {"tcp_syn_retries": 6, "tcp_syn_linear_timeouts": 4}
@@ -28,6 +30,7 @@ class Asked:
     client: Client
     life_ns: int = 0
     go: int = 0  # when its SYN passed; 0 never
+    last: int = 0  # when its latest SYN passed; 0: as `go`
     tries: int = 1
     resent: tuple[int, ...] = ()  # when its SYN was sent again
 
@@ -117,12 +120,43 @@ def lost(asked: Sequence[Asked], share: float, seed: int) -> list[Asked]:
     return list(asked)
 
 
+def limited(
+    asked: Sequence[Asked], rate_per_s: float, burst: int, by: Key, seed: int
+) -> list[Asked]:
+    """Let so many SYNs a second pass on this host, those of dead attempts too; others are lost."""
+    dice = random.Random(seed)
+    due = [(each.start + 50_000, 0, number) for number, each in enumerate(asked)]
+    heapq.heapify(due)
+    tokens: dict[Hashable, float] = defaultdict(lambda: float(burst))
+    since: dict[Hashable, int] = {}
+    while due:
+        now, tried, number = heapq.heappop(due)
+        each, key = asked[number], by(asked[number].client)
+        if each.life_ns and now >= each.start + each.life_ns:
+            continue
+        gone_s = (now - since.get(key, now)) / S
+        tokens[key], since[key] = min(burst, tokens[key] + gone_s * rate_per_s), now
+        each.resent += (now,) if tried else ()
+        if tokens[key] >= 1:
+            tokens[key] -= 1
+            each.go, each.last = each.go or now, now
+            each.tries = 1 if each.go == now else each.tries + 1
+            if not each.life_ns:
+                continue
+        if tried < len(LADDER.rungs_s):
+            late = LADDER.rungs_s[tried] * S * (1 + dice.uniform(0.002, 0.03))
+            heapq.heappush(due, (each.start + 50_000 + int(late), tried + 1, number))
+    return list(asked)
+
+
 def _marks(each: Asked, place: str) -> dict[str, int]:
     end = _end(each) if each.life_ns or each.go else 0
     marks = {"call_ns": each.start - 5_000, "syn_ns": each.start, "end_ns": end}
     marks["return_ns"] = end + 20_000
     first = each.go if place == "egress" else each.start + 40_000
     marks["wire_ns"] = marks["wire_last_ns"] = first
+    if place == "egress" and each.last:
+        marks["wire_last_ns"] = each.last
     if place == "network" and each.tries > 1:
         marks["wire_last_ns"] = each.go
     if not each.life_ns:
@@ -136,9 +170,10 @@ def written(asked: Sequence[Asked], place: str) -> Trace:
     for number, each in enumerate(asked, 1):
         outcome = Outcome.cancelled if each.life_ns else Outcome.established
         one = row(number, each.client, _marks(each, place), outcome)
-        one["watched"], one["wire_count"] = True, each.tries if place == "network" else 1
+        one["watched"] = True
+        one["wire_count"] = each.tries if place == "network" or each.last else 1
         one["answer"] = Answer.none if each.life_ns else Answer.syn_ack
-        if place == "network":
+        if place == "network" or each.last or each.resent:
             since_us = [(time - each.start) // 1000 for time in each.resent[:RESENT_KEPT]]
             padded = [*since_us, *[0] * (RESENT_KEPT - len(since_us))]
             one["resent"] = np.array(padded, "<u4").tobytes()
