@@ -19,6 +19,7 @@ from porttrace.analysis.stacks import held_in
 from porttrace.analysis.suspects import could_hold
 
 RULE = "serialized-connects"
+_FEW_LOST, _MANY_LOST = 3, 0.05  # events; events an attempt
 
 
 def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
@@ -33,7 +34,19 @@ def throttled_cases(trace: Trace) -> list[Case]:
         for at in (stand_at(trace, place) for place in _places(trace))
         for group in throttled_groups(at)
     ]
-    return [case for case in cases if case.place != "user" or _preloads(case)]
+    cases = [case for case in cases if case.place != "user" or _preloads(case)]
+    return [case for case in cases if not _lost_count(trace) or _is_simple(case)]
+
+
+# Each start or end that is missing shifts the count of those in service. A few of them do no harm;
+# where many are, all that is told is what needs no counting.
+def _lost_count(trace: Trace) -> bool:
+    lost = sum(loss.count for loss in trace.losses)
+    return lost > max(_FEW_LOST, _MANY_LOST * len(trace.attempts))
+
+
+def _is_simple(case: Case) -> bool:
+    return case.group.verdict.slots == 1 and case.place not in ("network", "ingress")
 
 
 # Nothing that is found in user space counts without such a library: then there is no need to look.

@@ -155,3 +155,13 @@ def test_full_throttles_side_by_side_are_not_added_up(scope: str, slots: int) ->
         late = Throttle(slots, scope, "gate", (1.0, 12.0))
         found = serialized_connects(simulate.throttled(clients, late, seed), ())
         assert found and {(f.scope, f.slots) for f in found} == {(scope, slots)}
+
+
+def test_where_many_events_are_lost_nothing_is_told_that_needs_counting() -> None:
+    for slots in (1, 2):
+        trace = world("gate", slots, "process", 2)
+        lost = Loss(trace.start_ns, trace.end_ns, 0, len(trace.attempts) // 4)
+        found = serialized_connects(replace(trace, losses=(lost,)), ())
+        assert {f.slots for f in found} == ({1} if slots == 1 else set())
+        few = serialized_connects(replace(trace, losses=(replace(lost, count=3),)), ())
+        assert {f.slots for f in few} == {slots}
