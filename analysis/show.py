@@ -20,6 +20,7 @@ from porttrace.analysis.render.escape import columns, padded, printable
 from porttrace.analysis.render.text import short
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.words import endpoint
 
 _CHUNK = 4096  # rows that are turned into lines at once
 _WIDTH, _MOST = 80, 100
@@ -236,8 +237,7 @@ def bind_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
 
 def _place(row: Any) -> str:
     got = "" if pd.isna(row.port_got) or row.port_got == row.port_asked else f"->{row.port_got}"
-    there = f"[{row.daddr}]" if ":" in row.daddr else row.daddr
-    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {there}:{row.dport}"
+    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {endpoint(row.daddr, row.dport)}"
 
 
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:

@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 
-from porttrace.tracer import diag
+from porttrace.tracer import diag, words
 from porttrace.tracer.facts import MOST_GROUPS, Listener, PortUse, Usage
 
 COUNTERS = (
@@ -213,13 +213,12 @@ def _port_use(key: bytes, group: _Group) -> PortUse:
 def _address(family: int, packed: bytes) -> str:
     if family == socket.AF_INET:
         return str(ip_address(packed[:4]))
-    six = IPv6Address(packed)
-    return str(six.ipv4_mapped) if six.ipv4_mapped else f"[{six}]"
+    return words.bracketed(words.plain_address(packed))
 
 
 def endpoint(packed: bytes, port: int) -> str:
     """Return `192.0.2.2:80` or `[2001:db8::2]:80` of 16 bytes, IPv4 mapped, and a port."""
-    return f"{_address(socket.AF_INET6, packed)}:{port}"
+    return words.endpoint(words.plain_address(packed), port)
 
 
 def is_loopback(packed: bytes) -> bool:

@@ -105,7 +105,7 @@ def _translated(row: np.void) -> dict[str, str | int | None]:
     ends: dict[str, str | int | None] = {}
     for side in ("s", "d"):
         port = int(row[f"wire_{side}port"])
-        address = names.address(row[f"wire_{side}addr"].tobytes()).strip("[]")
+        address = names.plain_address(row[f"wire_{side}addr"].tobytes())
         ends |= {f"wire_{side}addr": address if port else None, f"wire_{side}port": port or None}
     return ends
 
@@ -139,9 +139,9 @@ def attempt_json(
         "attempt_id": int(row["attempt_id"]),
         **_caller(row, known or Process(0)),
         "family": 4 if row["family"] == 2 else 6,
-        "saddr": names.address(row["saddr"].tobytes()).strip("[]"),
+        "saddr": names.plain_address(row["saddr"].tobytes()),
         "sport": int(row["sport"]),
-        "daddr": names.address(row["daddr"].tobytes()).strip("[]"),
+        "daddr": names.plain_address(row["daddr"].tobytes()),
         "dport": int(row["dport"]),
         "origin": Origin(int(row["origin"])).name,
         "outcome": Outcome(int(row["outcome"])).name,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from porttrace.lab.cgroups import own as own_cgroup
+from porttrace.tracer.words import endpoint
 
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)
@@ -46,7 +47,7 @@ class Destination:
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return endpoint(self.host, self.port)
 
     @property
     def family(self) -> socket.AddressFamily:
