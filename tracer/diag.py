@@ -3,7 +3,7 @@
 Own netlink: pyroute2 spends 31 us on a message, this 0.6, and its import takes as long as all the
 rest of a look. A namespace with 50,000 sockets is counted once a second in the background, and a
 server that just restarted has 10,000 in TIME_WAIT on one port. So the kernel filters, and whoever
-asks takes from each message what it needs. (`sockets` reads the few in SYN_SENT comfortably.)
+asks takes from each message what it needs.
 """
 
 import os
