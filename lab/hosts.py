@@ -203,6 +203,7 @@ def _bring_up(name: str, address_v4: str, address_v6: str) -> None:
 
 
 def require_root() -> None:
+    """Raise LabError where namespaces cannot be made: by anybody but root."""
     if os.geteuid() != 0:
         raise LabError(
             "the lab makes network namespaces, which only root may do",

@@ -188,6 +188,7 @@ class _Group:
         self.frees_ms = -1
 
     def add(self, row: bytes) -> None:
+        """Count a socket, a message of `diag.messages`."""
         self.used += 1
         if row[diag.STATE_AT] != diag.TIME_WAIT:
             return
