@@ -15,19 +15,19 @@ from pathlib import Path
 
 from porttrace.tracer import diag, words
 from porttrace.tracer.facts import MOST_GROUPS, Listener, PortUse, Usage
+from porttrace.tracer.sysctls import sysctl
 
 COUNTERS = (
     *("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies"),
     "TCPTimeWaitOverflow",
 )
 _SETTINGS = (
-    *("ipv4/ip_local_port_range", "ipv4/ip_local_reserved_ports", "core/somaxconn"),
-    *("ipv4/tcp_max_syn_backlog", "ipv4/tcp_tw_reuse", "ipv4/tcp_fin_timeout"),
-    *("ipv4/tcp_timestamps", "ipv4/tcp_syncookies", "ipv4/tcp_abort_on_overflow"),
+    *("ipv4.ip_local_port_range", "ipv4.ip_local_reserved_ports", "core.somaxconn"),
+    *("ipv4.tcp_max_syn_backlog", "ipv4.tcp_tw_reuse", "ipv4.tcp_fin_timeout"),
+    *("ipv4.tcp_timestamps", "ipv4.tcp_syncookies", "ipv4.tcp_abort_on_overflow"),
 )
 _CONNTRACK = ("insert_failed", "drop", "early_drop")
 _NET = Path("/proc/thread-self/net")  # /proc/net would be that of the main thread
-_SYS = Path("/proc/sys/net")
 _MOST_SETTING = 4096  # characters: ip_local_reserved_ports may be long
 _MOST_LISTENERS = 32
 _DUMP_S = 0.25  # a count of sockets is left after so long
@@ -67,12 +67,8 @@ def sockets() -> dict[str, int]:
 
 def settings() -> dict[str, str]:
     """Return the sysctls that decide about ports and queues, with single spaces."""
-    found = {}
-    for name in _SETTINGS:
-        path = _SYS / name
-        if path.exists():
-            found[path.name] = " ".join(_text(path).split())[:_MOST_SETTING]
-    return found
+    values = {name.rpartition(".")[2]: sysctl(f"net.{name}") for name in _SETTINGS}
+    return {name: value[:_MOST_SETTING] for name, value in values.items() if value is not None}
 
 
 def port_range(known: Mapping[str, str]) -> tuple[int, int]:
@@ -85,7 +81,7 @@ def conntrack() -> dict[str, int]:
     """Return count and max of the connection tracking, and what it dropped; {} without any."""
     found = {}
     for name in ("count", "max"):
-        text = _text(_SYS / f"netfilter/nf_conntrack_{name}").strip()
+        text = sysctl(f"net.netfilter.nf_conntrack_{name}") or ""
         if text.isdigit():
             found[name] = int(text)
     lines = _text(_NET / "stat/nf_conntrack").splitlines()
