@@ -163,6 +163,7 @@ class _Found:
     done_ns: Times  # when it cannot change any more
 
     def rows(self, which: Index) -> Attempts:
+        """Return ATTEMPT rows of the attempts `which` (positions in `best`), all numbered 0."""
         rows, told = np.zeros(len(which), ATTEMPT), take(self.groups.events, self.best[which])
         for name in _TOLD:
             rows[name] = told[name]
@@ -172,6 +173,7 @@ class _Found:
         return rows
 
     def numbered(self, mask: Mask, next_id: int) -> Attempts:
+        """Return ATTEMPT rows of those in `mask`, from `next_id` on in the order of their ends."""
         # Completion times do not depend on the cut, so neither do the numbers.
         which = np.flatnonzero(mask)
         tid = self.groups.column("tid")[self.best[which]]

@@ -10,6 +10,7 @@ import numpy as np
 
 from porttrace.analysis import names
 from porttrace.analysis.model import BindCall, BindOption, Holder, Looked, Trace
+from porttrace.tracer.words import endpoint
 
 TCP, UDP = 6, 17
 NOT_LOOKED_UP = "not looked up: too many at once"
@@ -23,7 +24,7 @@ def protocol(row: np.void) -> str:
 
 def address(row: np.void) -> str:
     """Return the address asked for as `0.0.0.0` or `2001:db8::1`, "" where none is known."""
-    return names.address(row["addr"].tobytes()).strip("[]") if row["family"] else ""
+    return names.plain_address(row["addr"].tobytes()) if row["family"] else ""
 
 
 def local(row: np.void) -> str:
@@ -114,8 +115,8 @@ def holder(each: Holder) -> str:
     text = _HOLDS.get(each.kind, "")
     if not text:
         return each.why or "nobody can be shown"
-    where = f"[{each.address}]" if ":" in each.address else each.address
-    said = text.format(local=f"{where}:{each.port}", remote=each.remote or "?", state=each.state)
+    local = endpoint(each.address, each.port)
+    said = text.format(local=local, remote=each.remote or "?", state=each.state)
     if each.frees_in_s >= 0:
         said += f", free in {names.duration(each.frees_in_s * 1e9)}"
     elif each.age_s >= 0:

@@ -236,7 +236,7 @@ def _texts(values: Any, read: Any) -> Any:
 
 def _address(raw: bytes) -> str:
     # numpy leaves out the zeros at the end.
-    return names.address(raw.ljust(16, b"\0")).strip("[]")
+    return names.plain_address(raw.ljust(16, b"\0"))
 
 
 def _category(texts: Sequence[str], index: Any) -> Any:

@@ -49,6 +49,7 @@ class _Partition:
 
     @cached_property
     def sorted_keys(self) -> Ints:
+        """The key of each row of `order`."""
         return self.keys[self.order]
 
     def rows(self, key: int) -> Ints:

@@ -3,21 +3,19 @@
 Names that processes gave themselves are passed on raw: whoever prints them escapes them.
 """
 
-import ipaddress
 from collections.abc import Mapping
-from functools import lru_cache
 
 import numpy as np
 
 from porttrace.analysis.model import Party, Process, Trace
+from porttrace.tracer.words import bracketed
 from porttrace.tracer.words import count as count
+from porttrace.tracer.words import plain_address as plain_address
 
 
-@lru_cache(maxsize=65_536)
 def address(packed: bytes) -> str:
     """Return 16 address bytes as text: IPv4 unmapped, IPv6 in brackets."""
-    ip = ipaddress.IPv6Address(packed)
-    return str(ip.ipv4_mapped) if ip.ipv4_mapped else f"[{ip}]"
+    return bracketed(plain_address(packed))
 
 
 def destination(attempt: np.void) -> str:

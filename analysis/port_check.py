@@ -9,6 +9,7 @@ from porttrace.analysis.port_ranges import Ranges, at_risk, reserve_command
 from porttrace.analysis.port_served import SERVES, is_its, is_verified, serving, unserved
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
+from porttrace.tracer.words import bracketed
 
 
 @dataclass(frozen=True)
@@ -161,17 +162,13 @@ def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     mine = serving(wanted, standing.holders)
     missing = unserved(wanted, mine) if mine else []
     if missing:
-        places = ", ".join(dict.fromkeys(_local(each.address) for each in mine))
+        places = ", ".join(dict.fromkeys(bracketed(each.address) for each in mine))
         yield Problem(
             "unserved",
-            f"served on {places} only, not on {_local(wanted.address)}: {' and '.join(missing)} "
+            f"served on {places} only, not on {bracketed(wanted.address)}: {' and '.join(missing)} "
             "get nothing",
-            f"let the service listen on {_local(wanted.address)}, or want what it serves",
+            f"let the service listen on {bracketed(wanted.address)}, or want what it serves",
         )
-
-
-def _local(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
 
 
 def describe(holder: Holder) -> str:
@@ -181,8 +178,13 @@ def describe(holder: Holder) -> str:
     to = f" to {holder.remote}" if holder.remote else ""
     if not holder.pid:
         return f"a socket{user} ({kind}{to})"
+    return f"{process(holder)}{user} ({kind}{to})"
+
+
+def process(holder: Holder) -> str:
+    """Return what the process of a holder is called: `nginx (pid 12, web)` in container web."""
     where = f", {holder.container}" if holder.container else ""
-    return f"{holder.comm} (pid {holder.pid}{where}){user} ({kind}{to})"
+    return f"{holder.comm} (pid {holder.pid}{where})"
 
 
 def _free(holder: Holder) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from porttrace.analysis.port_ranges import Ranges, at_risk
 from porttrace.tracer.facts import Holder
+from porttrace.tracer.words import bracketed
 
 _SERVES = ("listener", "udp", "bound")
 _WILDCARDS = {"0.0.0.0": 4, "::": 6}
@@ -43,8 +44,7 @@ def _taken_beside(holder: Holder, holders: Sequence[Holder]) -> Iterator[str]:
         if not same_port or other.kind not in _SERVES or -1 in (holder.uid, other.uid):
             continue
         if other.uid != holder.uid and _takes_from(other, holder):
-            local = f"[{other.address}]" if ":" in other.address else other.address
-            yield f"{other.user or f'user {other.uid}'} has {local}"
+            yield f"{other.user or f'user {other.uid}'} has {bracketed(other.address)}"
 
 
 def _takes_from(other: Holder, holder: Holder) -> bool:

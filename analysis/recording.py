@@ -201,6 +201,7 @@ class _Growing:
         self._continues = False
 
     def add(self, chunk: list[Batch]) -> None:
+        """Take the next batches of the file, at least one. Their events may be joined later."""
         for batch in chunk:
             self._beside(batch.beside, batch.events)
             self._waiting.append(batch.events)

@@ -93,6 +93,10 @@ class _Line:
         self._taken: dict[int, list[int]] = {key: [] for key in set(self._keys)}
 
     def begin(self, i: int, time: int) -> int:
+        """Return when (ns) attempt `i`, which asks at `time` (ns), has a slot, and take that one.
+
+        To be asked in the order of time.
+        """
         if self._passed[i]:
             return time
         taken, begin = self._taken[self._keys[i]], time

@@ -20,6 +20,8 @@ from errno import EADDRINUSE, EOPNOTSUPP
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal
 
+from porttrace.tracer.words import endpoint
+
 Call = Literal["bind", "listen"]
 STATES = ("bound", "listening", "connected", "time_wait")
 
@@ -276,5 +278,4 @@ def _ways(value: bool | None) -> tuple[bool, ...]:
 
 
 def _shown(claim: Claim) -> str:
-    where = f"[{claim.address}]" if ":" in claim.address else claim.address
-    return f"{where}:{claim.port}"
+    return endpoint(claim.address, claim.port)

@@ -20,6 +20,7 @@ from porttrace.analysis.render.escape import columns, padded, printable
 from porttrace.analysis.render.text import short
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.words import endpoint
 
 _CHUNK = 4096  # rows that are turned into lines at once
 _WIDTH, _MOST = 80, 100
@@ -56,41 +57,36 @@ def chosen(frame: pd.DataFrame, wanted: Filter) -> pd.DataFrame:
 
     Of binds `ports` are local ones, asked for or got, and `outcomes` names of errors, or `ok`.
     """
-    keep = np.ones(len(frame), np.bool_)
-    if "port_asked" in frame:
-        return frame[_chosen_binds(frame, wanted)]
-    for column, values in (
-        ("pid", wanted.pids),
-        ("comm", wanted.comms),
-        ("dport", wanted.ports),
-        ("outcome", wanted.outcomes),
-    ):
+    keep = _of_binds(frame, wanted) if "port_asked" in frame else _of_attempts(frame, wanted)
+    for column, values in (("pid", wanted.pids), ("comm", wanted.comms)):
         if values:
             keep &= frame[column].isin(list(values)).to_numpy()
     if wanted.containers:
         called = [*wanted.containers, *(each[:12] for each in wanted.containers)]
         keep &= (frame["container"].isin(called) | frame["container_name"].isin(called)).to_numpy()
+    return frame if keep.all() else frame[keep]
+
+
+def _of_attempts(frame: pd.DataFrame, wanted: Filter) -> npt.NDArray[np.bool_]:
+    keep = np.ones(len(frame), np.bool_)
+    for column, values in (("dport", wanted.ports), ("outcome", wanted.outcomes)):
+        if values:
+            keep &= frame[column].isin(list(values)).to_numpy()
     if wanted.destinations:
         named = list(wanted.destinations)
         keep &= (frame["daddr"].isin(named) | frame["destination"].isin(named)).to_numpy()
     if wanted.held_ns:
         keep &= (frame["held_ns"] >= wanted.held_ns).to_numpy()
-    return frame if keep.all() else frame[keep]
+    return keep
 
 
-def _chosen_binds(frame: pd.DataFrame, wanted: Filter) -> npt.NDArray[np.bool_]:
+def _of_binds(frame: pd.DataFrame, wanted: Filter) -> npt.NDArray[np.bool_]:
     keep = np.ones(len(frame), np.bool_)
-    for column, values in (("pid", wanted.pids), ("comm", wanted.comms)):
-        if values:
-            keep &= frame[column].isin(list(values)).to_numpy()
     if wanted.ports:
         either = [frame[name].isin(list(wanted.ports)) for name in ("port_asked", "port_got")]
         keep &= (either[0] | either[1]).to_numpy()
     if wanted.outcomes:
         keep &= frame["error"].replace("", "ok").isin(list(wanted.outcomes)).to_numpy()
-    if wanted.containers:
-        called = [*wanted.containers, *(each[:12] for each in wanted.containers)]
-        keep &= (frame["container"].isin(called) | frame["container_name"].isin(called)).to_numpy()
     return keep
 
 
@@ -241,8 +237,7 @@ def bind_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
 
 def _place(row: Any) -> str:
     got = "" if pd.isna(row.port_got) or row.port_got == row.port_asked else f"->{row.port_got}"
-    there = f"[{row.daddr}]" if ":" in row.daddr else row.daddr
-    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {there}:{row.dport}"
+    return f"{row.local}{got}" if pd.isna(row.dport) else f"to {endpoint(row.daddr, row.dport)}"
 
 
 def concurrency_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from porttrace.analysis.frames import attempts_table, binds_table, concurrency_t
 from porttrace.analysis.holds import HOLDS, longest
 from porttrace.analysis.model import Trace, start_ns
 from porttrace.tracer.event import Events, EventType, Flag, Origin
+from porttrace.tracer.words import endpoint
 
 _AF_INET = 2
 _NUMBERS = ("pid", "tid", "uid", "peer_pid", "in_flight", "error", "fd", "cpu")
@@ -56,7 +57,7 @@ def events(records: Events) -> pd.DataFrame:
     The columns are those of bpf/event.h; `flags` are words with commas, times that are not there
     <NA>, and `destination` reads as `192.0.2.2:389`.
     """
-    daddr = _packed(records["daddr"], _address)
+    daddr = _packed(records["daddr"], names.plain_address)
     return pd.DataFrame(
         {
             "time_ns": records["time_ns"].astype(np.int64),
@@ -64,7 +65,7 @@ def events(records: Events) -> pd.DataFrame:
             "comm": _packed(records["comm"], _name),
             **{name: records[name] for name in _NUMBERS},
             "family": np.where(records["family"] == _AF_INET, 4, 6).astype(np.uint8),
-            "saddr": _packed(records["saddr"], _address),
+            "saddr": _packed(records["saddr"], names.plain_address),
             "sport": records["sport"],
             "daddr": daddr,
             "dport": records["dport"],
@@ -90,7 +91,7 @@ def accepts(records: Events) -> pd.DataFrame:
     kernel). Recordings of the hook mode `tracepoint` have no such row.
     """
     rows = records[records["type"] == EventType.ACCEPT]
-    saddr, daddr = (_packed(rows[end], _address) for end in ("saddr", "daddr"))
+    saddr, daddr = (_packed(rows[end], names.plain_address) for end in ("saddr", "daddr"))
     accepted, established = rows["time_ns"].astype(np.int64), _optional(rows["start_ns"])
     return pd.DataFrame(
         {
@@ -199,19 +200,11 @@ def _destinations(daddr: Any, dport: npt.NDArray[np.uint16]) -> pd.Categorical:
     # Of a Categorical of addresses; each pair is put into words once.
     known = daddr.categories.tolist()
     pairs = daddr.codes.astype(np.int64) << 16 | dport.astype(np.int64)
-    return _categories(pairs, lambda pair: _destination(known[pair >> 16], pair & 0xFFFF))
-
-
-def _destination(daddr: str, dport: int) -> str:
-    return f"[{daddr}]:{dport}" if ":" in daddr else f"{daddr}:{dport}"
+    return _categories(pairs, lambda pair: endpoint(known[pair >> 16], pair & 0xFFFF))
 
 
 def _name(packed: bytes) -> str:
     return packed.rstrip(b"\0").decode(errors="backslashreplace")
-
-
-def _address(packed: bytes) -> str:
-    return names.address(packed).strip("[]")
 
 
 def _flags(number: int) -> str:

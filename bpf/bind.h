@@ -85,17 +85,30 @@ static __always_inline struct fd_state *state_of(s32 fd)
 	return state && state->family ? state : NULL;
 }
 
-static __always_inline void bind_enter(int fd, const void *sockaddr)
+/* False for calls that are nobody's business; `state` is what is known of the socket, NULL nothing. */
+static __always_inline bool begin_bind(struct bind_call *b, struct fd_state **state)
+{
+	if (!wanted_task())
+		return false;
+	b->call_ns = bpf_ktime_get_ns();
+	*state = state_of(b->fd);
+	return !*state || (*state)->protocol != PROTOCOL_OTHER;
+}
+
+static __always_inline void keep_bind(struct bind_call *b)
 {
 	u32 tid = bpf_get_current_pid_tgid();
+
+	if (bind_calls.update(&tid, b))
+		count(COUNT_CALLS_FULL, 1);
+}
+
+static __always_inline void bind_enter(int fd, const void *sockaddr)
+{
 	struct bind_call b = {.fd = fd};
 	struct fd_state *state;
 
-	if (!wanted_task())
-		return;
-	b.call_ns = bpf_ktime_get_ns();
-	state = state_of(fd);
-	if (state && state->protocol == PROTOCOL_OTHER)
+	if (!begin_bind(&b, &state))
 		return;
 	/* AF_UNSPEC does for AF_INET (__inet_bind), and is what is left of a pointer into nowhere */
 	if (!read_sockaddr(sockaddr, &b.family, &b.port, b.saddr)) {
@@ -104,29 +117,22 @@ static __always_inline void bind_enter(int fd, const void *sockaddr)
 		b.family = AF_INET;
 		b.saddr[10] = b.saddr[11] = 0xff;
 	}
-	if (bind_calls.update(&tid, &b))
-		count(COUNT_CALLS_FULL, 1);
+	keep_bind(&b);
 }
 
 static __always_inline void listen_enter(int fd, int backlog)
 {
-	u32 tid = bpf_get_current_pid_tgid();
 	struct bind_call b = {.fd = fd, .backlog = backlog, .listens = 1};
 	struct fd_state *state;
 
-	if (!wanted_task())
-		return;
-	b.call_ns = bpf_ktime_get_ns();
-	state = state_of(fd);
-	if (state && state->protocol == PROTOCOL_OTHER)
+	if (!begin_bind(&b, &state))
 		return;
 	if (state) {
 		b.family = state->family;
 		b.port = state->port;
 		__builtin_memcpy(b.saddr, state->saddr, ADDR_LEN);
 	}
-	if (bind_calls.update(&tid, &b))
-		count(COUNT_CALLS_FULL, 1);
+	keep_bind(&b);
 }
 
 /*

@@ -46,6 +46,7 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read options without a command as those of `live`."""
         if args and args[-1] == "--":
             raise click.UsageError("There is no command behind the two dashes.", ctx)
         named = args and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))

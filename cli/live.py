@@ -132,11 +132,13 @@ class _Loop:
         self._shown_s: dict[tuple[int, ...], int] = {}
 
     def turn(self, live_trace: LiveTrace) -> None:
+        """Read once, 50 ms at most, and print what that brought; look and diagnose when due."""
         self._take(live_trace.read())
         self._look.run(self._show_pending)
         self._diagnose.run(self._announce)
 
     def last_turn(self, live_trace: LiveTrace) -> tuple[Finding, ...]:
+        """Drain, print the end, finish the recording, and return what was found in all."""
         self._session.look()
         self._take(live_trace.finish(), last=True)
         trace = self._session.trace(time.monotonic_ns())

@@ -13,6 +13,7 @@ import click
 from porttrace.tracer.hooks import MODES
 from porttrace.tracer.options import AF_INET, AF_INET6, BINDS, TraceOptions
 from porttrace.tracer.targets import Targets, choose
+from porttrace.tracer.words import endpoint
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -69,7 +70,7 @@ class Address(click.ParamType[str]):
             self.fail(f"{value!r} is no address: write {wanted}, as reports do", param, ctx)
         if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
             self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
-        return f"[{ip}]:{int(port)}" if ip.version == 6 else f"{ip}:{int(port)}"
+        return endpoint(str(ip), int(port))
 
 
 class Endpoint(Address):

@@ -28,6 +28,7 @@ from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.kubernetes import node_ports
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see
 from porttrace.tracer.runtimes import Names
+from porttrace.tracer.words import endpoint
 
 _WRONG = 5  # exit code
 
@@ -143,12 +144,12 @@ def _sum(count: int, wrong: int, unsure: int) -> str:
 
 def _lines(each: Checked) -> list[str]:
     wanted = each.wanted
-    local = f"[{wanted.address}]" if ":" in wanted.address else wanted.address
+    local = endpoint(wanted.address, wanted.port)
     name = f"{wanted.name}, " if wanted.name else ""
     owner = f" for {wanted.owner}" if wanted.owner else ""
     served = is_served(wanted, each.holders)
     state = f"served by {describe(served)}" if served else "not served now"
-    said = f"{name}{local}:{wanted.port}/{wanted.protocol}{owner} (line {wanted.line}): {state}"
+    said = f"{name}{local}/{wanted.protocol}{owner} (line {wanted.line}): {state}"
     mark = "WRONG " if each.problems else "?     " if each.not_verified else "ok    "
     lines = wrapped(printable(said), mark, " " * 6)
     told = [(f"{problem.kind}: {problem.what}", problem) for problem in each.problems]

@@ -30,13 +30,26 @@ Processes = Mapping[int, Process]
 class Printer(Protocol):
     """Prints data to standard output; notes go to standard error."""
 
-    def begin(self, note: str) -> None: ...
-    def attempts(self, rows: Attempts) -> None: ...
-    def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None: ...
-    def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None: ...
-    def finding(self, finding: Finding) -> None: ...
-    def withdrawn(self, finding: Finding) -> None: ...
-    def end(self, trace: Trace, findings: Sequence[Finding]) -> None: ...
+    def begin(self, note: str) -> None:
+        """Begin, before anything else; `note` says what is traced."""
+
+    def attempts(self, rows: Attempts) -> None:
+        """Print finished attempts, each once."""
+
+    def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
+        """Print calls of bind and listen; `looked` is that of a `Trace`, and may grow."""
+
+    def pending(self, rows: Attempts, now_ns: int, stacks: Stacks) -> None:
+        """Print attempts that are not over at `now_ns`; the stacks are by their numbers."""
+
+    def finding(self, finding: Finding) -> None:
+        """Print what was found, once more when it became firm or critical."""
+
+    def withdrawn(self, finding: Finding) -> None:
+        """Take back a finding that was printed."""
+
+    def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
+        """Print the report of the whole trace."""
 
 
 class TextPrinter:

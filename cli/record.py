@@ -129,16 +129,19 @@ class _Watch:
         self._asked_s: dict[int, float] = {}
 
     def begin(self, recorder: Recorder) -> None:
+        """Ask what could hold the connects of the first processes named."""
         self._want(set(sorted(self._live.options.pids)[:_ASKED_AT_FIRST]))
         self._inquire(recorder)
 
     def turn(self, recorder: Recorder) -> None:
+        """Read once and record it; look and ask when due."""
         self._take(recorder, self._live.read())
         self._look.run(lambda: self._see(recorder))
         if self._wanted:
             self._ask.run(lambda: self._inquire(recorder))
 
     def last_turn(self, recorder: Recorder) -> None:
+        """Drain, and write the end of the recording."""
         self._see(recorder)
         self._take(recorder, self._live.finish())
         self._inquire(recorder)

@@ -32,6 +32,7 @@ class _Reader:
         self._path = path
 
     def read(self) -> list[Wanted]:
+        """Return them in the order of the file. Raises BadFile with line and key."""
         root = self._root()
         if not isinstance(root, yaml.MappingNode):
             raise self._bad(root, "", "a list under the key 'ports' is needed")

@@ -93,8 +93,8 @@ class _First:
         self._servers = servers
         self._ends = ends
 
-    # Returns the local address and port that the socket has then.
     def come_into_state(self) -> tuple[str, int]:
+        """Return the local address and port that the socket has then. Raises OSError."""
         if self._cell.state == "listening":
             self.sock.listen()
         elif self._cell.state == "accepted":

@@ -15,6 +15,7 @@ from itertools import product
 
 from porttrace.lab.errors import LabError
 from porttrace.lab.hosts import require_root
+from porttrace.tracer.words import bracketed
 
 ONE_V4, OTHER_V4, ONE_V6 = "192.0.2.1", "192.0.2.2", "2001:db8::1"
 # What becomes of the first socket before the second one's call, by protocol and call. "connected"
@@ -40,7 +41,7 @@ class Place:
     @property
     def name(self) -> str:
         """Return the address in words."""
-        shown = f"[{self.address}]" if ":" in self.address else self.address
+        shown = bracketed(self.address)
         if self.address == "::" and self.peer.startswith("::ffff:"):
             return f"{shown} to IPv4"
         return f"{shown} V6ONLY" if self.v6only else shown

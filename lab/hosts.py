@@ -14,7 +14,6 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from porttrace.lab.errors import LabError
 
@@ -78,12 +77,7 @@ class Hosts:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._remove()
 
     def in_client(self, command: list[str]) -> list[str]:
@@ -209,6 +203,7 @@ def _bring_up(name: str, address_v4: str, address_v6: str) -> None:
 
 
 def require_root() -> None:
+    """Raise LabError where namespaces cannot be made: by anybody but root."""
     if os.geteuid() != 0:
         raise LabError(
             "the lab makes network namespaces, which only root may do",

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from types import TracebackType
 
 from porttrace.lab.errors import LabError
 from porttrace.lab.hosts import Hosts
@@ -45,12 +44,7 @@ class Peer:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop()
 
     def _stop(self) -> None:

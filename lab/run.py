@@ -31,6 +31,7 @@ from porttrace.lab.throttles import (
     preload,
     rate,
 )
+from porttrace.tracer.errors import PorttraceError
 
 SITE = f"{LIVE} answers there, and {DEAD} never does"
 
@@ -84,9 +85,9 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         return run_throttled(_throttle(options), command)
-    except LabError as error:
+    except (LabError, PorttraceError) as error:
         print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
-        return error.exit_status
+        return error.exit_status if isinstance(error, LabError) else error.exit_code
 
 
 def _throttle(options: argparse.Namespace) -> Throttle:

@@ -53,10 +53,10 @@ ALLOWED = {
     "cli": ("porttrace",),
 }
 
-# The modules that may import it: one for the kernel programs, one for each netlink family.
+# The modules that may import it: one for the kernel programs, one for rtnetlink.
 ONLY_IN = {
     "bcc": {"porttrace.tracer.probe"},
-    "pyroute2": {"porttrace.tracer.sockets", "porttrace.tracer.links"},
+    "pyroute2": {"porttrace.tracer.links"},
 }
 SLOW_AT_START = ("numpy", "pandas", "pyarrow", "pyroute2", "bcc")
 

@@ -15,6 +15,7 @@ from porttrace.tracer import features, modes, namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.features import ROOT
 from porttrace.tracer.hooks import BLIND_SPOT, MODES
+from porttrace.tracer.sysctls import sysctl
 
 _NO_TRACING = "no live tracing; recorded traces can still be read"
 
@@ -94,7 +95,7 @@ def _capabilities(root: Path) -> Check:
 
 
 def _bpf_call(root: Path) -> Check:
-    users = features.sysctl("kernel.unprivileged_bpf_disabled", root)
+    users = sysctl("kernel.unprivileged_bpf_disabled", root)
     setting = f"kernel.unprivileged_bpf_disabled = {users or 'absent'}"
     if features.missing_capabilities(root):
         return Check("bpf(2)", None, f"not tried without the capabilities; {setting}")
@@ -208,7 +209,7 @@ def _tracepoints(
 
 def _kernel_facts(root: Path) -> tuple[Check, ...]:
     btf = features.has_btf(root)
-    restrict = features.sysctl("kernel.kptr_restrict", root)
+    restrict = sysctl("kernel.kptr_restrict", root)
     symbols: bool | None = features.shows_symbols(root)
     if not symbols and features.missing_capabilities(root):
         symbols = None

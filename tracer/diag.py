@@ -3,7 +3,7 @@
 Own netlink: pyroute2 spends 31 us on a message, this 0.6, and its import takes as long as all the
 rest of a look. A namespace with 50,000 sockets is counted once a second in the background, and a
 server that just restarted has 10,000 in TIME_WAIT on one port. So the kernel filters, and whoever
-asks takes from each message what it needs. (`sockets` reads the few in SYN_SENT comfortably.)
+asks takes from each message what it needs.
 """
 
 import os
@@ -29,21 +29,50 @@ SOCKET_AT = 16
 # Family, state, timer, retransmissions; ports in network order; addresses; device; cookie; expiry
 # (ms), queues, uid, inode: struct inet_diag_msg of <linux/inet_diag.h>
 SOCKET = struct.Struct("=BBBBHH16s16sIQIIIII")
-STATE_AT, PORTS_AT, ADDRESSES_AT, EXPIRES_AT = (SOCKET_AT + at for at in (1, 4, 8, 52))
+STATE_AT, PORTS_AT, ADDRESSES_AT, COOKIE_AT, EXPIRES_AT = (
+    SOCKET_AT + at for at in (1, 4, 8, 44, 52)
+)
+ANY_COOKIE = b"\xff" * 8
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
-_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_REQUEST_ONE, _REQUEST_DUMP = 0x1, 0x301  # NLM_F_REQUEST, the same | NLM_F_DUMP
 _DONE, _ERROR = 3, 2
 _REQ_BYTECODE = 1
 _SOURCE_GE, _SOURCE_LE = 2, 3  # operations of struct inet_diag_bc_op
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-# struct inet_diag_req_v2: family, protocol, attributes wanted, states, local port; the rest is any
-_REQUEST = struct.Struct("=BBBxI2s46x")
+# struct inet_diag_req_v2: family, protocol, attributes wanted, states; ends, any device, cookie
+_REQUEST = struct.Struct("=BBBxI36s4x8s")
 _LENGTH_TYPE = struct.Struct("=IH")
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr
-_BUFFER = 1 << 17
+_BUFFER, _ONE = 1 << 17, 1 << 12  # bytes of many messages, and of one
 _WAIT_S = 5.0
+
+
+def opened(timeout_s: float = _WAIT_S) -> socket.socket:
+    """Return a socket that asks in the calling thread's network namespace. Raises OSError."""
+    netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+    netlink.settimeout(timeout_s)
+    return netlink
+
+
+def one(
+    netlink: socket.socket, family: int, ends: bytes, cookie: bytes = ANY_COOKIE
+) -> bytes | None:
+    """Return the message of the TCP socket between `ends`, None where the kernel names none.
+
+    `ends` are its ports (network order) and addresses (16 bytes each), as in a message from
+    `PORTS_AT` on. With a `cookie` only that very socket is found, no later one on the same ports.
+    `netlink` is of `opened`. Raises OSError.
+    """
+    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF, ends, cookie)
+    netlink.send(_request(_REQUEST_ONE, wanted))
+    reply = netlink.recv(_ONE)
+    return reply if _LENGTH_TYPE.unpack_from(reply)[1] == _SOCK_DIAG_BY_FAMILY else None
+
+
+def _request(flags: int, body: bytes) -> bytes:
+    return _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, flags, 1, 0) + body
 
 
 def messages(
@@ -62,14 +91,12 @@ def messages(
     are bound only it tells whatever their `port`. `info` asks for `INFO`. The dump is left at
     `until_s` of time.monotonic(). Raises OSError.
     """
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.settimeout(_WAIT_S)
+    with opened() as netlink:
         wanted = sum(1 << state for state in states)
         extensions = 1 << INFO - 1 if info else 0
-        body = _REQUEST.pack(family, protocol, extensions, wanted, struct.pack("!H", port))
-        body += _bytecode(*ports) if ports else b""
-        size = _HEADER.size + len(body)
-        netlink.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 1, 0) + body)
+        ends = struct.pack("!H", port)
+        body = _REQUEST.pack(family, protocol, extensions, wanted, ends, bytes(8))
+        netlink.send(_request(_REQUEST_DUMP, body + (_bytecode(*ports) if ports else b"")))
         while time.monotonic() < until_s:
             data = netlink.recv(_BUFFER)
             at, size = 0, len(data)

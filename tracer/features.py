@@ -85,11 +85,6 @@ def container(root: Path = ROOT) -> str:
     return _read(root / "run/systemd/container").strip()
 
 
-def sysctl(name: str, root: Path = ROOT) -> str:
-    """Return the value of a sysctl such as "kernel.kptr_restrict", "" where there is none."""
-    return _read(root / "proc/sys" / name.replace(".", "/")).strip()
-
-
 def sudo_line(argv: Sequence[str] | None = None) -> str:
     """Return the command that runs this very program again as root.
 

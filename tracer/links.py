@@ -1,6 +1,6 @@
 """Network devices with what is put on them, asked through rtnetlink in our own namespace.
 
-With `sockets` one of the two modules that import pyroute2.
+The only module that imports pyroute2.
 """
 
 from collections.abc import Iterator

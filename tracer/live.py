@@ -34,6 +34,7 @@ from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
 from porttrace.tracer.sampler import Sampler
 from porttrace.tracer.seeds import in_syn_sent, seed
+from porttrace.tracer.sysctls import sysctl
 from porttrace.tracer.wire import Wire, drop_reasons
 
 _NO_SYMBOLS = (
@@ -335,10 +336,10 @@ def host(probe: Probe, wire: bool) -> Host:
 def _sysctls() -> dict[str, int]:
     found = {}
     for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
-        text = _first_line(Path("/proc/sys/net/ipv4") / name)
+        text = sysctl(f"net.ipv4.{name}") or ""
         if text.isdigit():
             found[name] = int(text)
-    ports = _first_line(Path("/proc/sys/net/ipv4/ip_local_port_range")).split()
+    ports = (sysctl("net.ipv4.ip_local_port_range") or "").split()
     for end, text in zip(("first", "last"), ports, strict=False):
         found[f"ip_local_port_range_{end}"] = int(text)
     return found

@@ -25,7 +25,8 @@ from porttrace.tracer.errors import (
 
 # The first pid namespace has this number on every kernel: PROC_PID_INIT_INO of proc_ns.h
 _HOST_PIDS = 0xEFFFFFFC
-_NAMED = Path("/run/netns")  # where `ip netns add` keeps them
+NAMED = Path("/run/netns")
+"""Where `ip netns add` keeps them."""
 _NS_GET_NSTYPE = 0xB703  # ioctl of <linux/nsfs.h>
 _CLONE_NEWNET = 0x40000000
 _T = TypeVar("_T")
@@ -61,7 +62,7 @@ def find_netns(word: str) -> int:
     Names are those of `ip netns`; digits are a pid where there is no such name.
     Raises TargetError.
     """
-    number = _netns_number(_netns_path(word))
+    number = netns_number(_netns_path(word))
     if number:
         return number
     raise TargetError(
@@ -92,7 +93,7 @@ def enter_command(path: str) -> str:
     """
     if not path or _is_ours(path):
         return ""
-    if Path(path).parent in (_NAMED, Path("/var/run/netns")):
+    if Path(path).parent in (NAMED, Path("/var/run/netns")):
         return f"ip netns exec {shlex.quote(Path(path).name)} "
     of_process = re.fullmatch(r"/proc/(\d+)/ns/net", path)
     return (
@@ -121,6 +122,11 @@ def in_netns(path: str, work: Callable[[], _T]) -> _T:
         os.close(handle)
 
 
+def in_netns_of(pid: int, work: Callable[[], _T]) -> _T:
+    """Run `work` in the network namespace of process `pid`, 0 is our own. As `in_netns`."""
+    return in_netns(f"/proc/{pid}/ns/net" if pid else "", work)
+
+
 def _is_ours(path: str) -> bool:
     with contextlib.suppress(OSError):
         return os.path.samefile(path, "/proc/thread-self/ns/net")
@@ -137,11 +143,12 @@ def _no_entry(path: str, error: OSError) -> PorttraceError:
 def _netns_path(word: str) -> Path:
     if "/" in word:
         return Path(word)
-    named = _NAMED / word
+    named = NAMED / word
     return Path(f"/proc/{word}/ns/net") if word.isdecimal() and not named.exists() else named
 
 
-def _netns_number(path: Path) -> int:
+def netns_number(path: Path) -> int:
+    """Return the number (inode) of the network namespace at `path`, 0 where there is none."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in it
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from porttrace.tracer import processes
+from porttrace.tracer.namespaces import NAMED, netns_number
 
-# Where `ip netns` and Docker keep namespaces, with or without anybody in them.
-_KEPT = (Path("/run/netns"), Path("/run/docker/netns"))
+# Where namespaces are kept, with or without anybody in them.
+_KEPT = (NAMED, Path("/run/docker/netns"))
 
 
 @contextlib.contextmanager
@@ -37,12 +38,12 @@ def words(number: int, but: int = 0) -> dict[str, int | str]:
 
     `but` is a process that will be gone when somebody types them.
     """
-    named = next((path for path in _kept() if _number(path) == number), None)
+    named = next((path for path in _kept() if netns_number(path) == number), None)
     inside = (pid for pid in sorted(processes.all_pids()) if processes.netns(pid) == number)
     pid = next((pid for pid in inside if pid != but and processes.exists(pid)), 0)
     found: dict[str, int | str] = {"netns_pid": pid} if pid else {}
     # only `ip netns` finds its namespaces by name
-    if named and named.parent == _KEPT[0]:
+    if named and named.parent == NAMED:
         found["netns_name"] = named.name
     return found
 
@@ -70,9 +71,3 @@ def _kept() -> Iterator[Path]:
     for folder in _KEPT:
         with contextlib.suppress(OSError):
             yield from sorted(folder.iterdir())
-
-
-def _number(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_ino
-    return 0

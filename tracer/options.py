@@ -1,7 +1,8 @@
 """What to trace: the one value that filters, flags and buffer sizes are taken from."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
+
+from porttrace.tracer.sysctls import sysctl
 
 AF_INET = 2
 AF_INET6 = 10
@@ -11,7 +12,6 @@ BINDS = ("all", "fixed", "failed", "none")
 
 `fixed` leaves out those that the kernel chose a port for and that do not listen (clients).
 """
-_BINDV6ONLY = Path("/proc/sys/net/ipv6/bindv6only")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class TraceOptions:
             ("BINDS", self.binds != "none" and not self.remote_ports),
             ("BINDS_FIXED", self.binds == "fixed"),
             ("BINDS_FAILED", self.binds == "failed"),
-            ("V6ONLY_BY_DEFAULT", _v6only_by_default()),
+            ("V6ONLY_BY_DEFAULT", sysctl("net.ipv6.bindv6only") == "1"),
         ):
             if on:
                 flags.append(f"-D{name}")
@@ -99,10 +99,3 @@ class TraceOptions:
 
 def _words(name: str, values: list[int] | list[str], tail: str = "") -> str:
     return f"{name} {','.join(map(str, values))}{tail}" if values else ""
-
-
-def _v6only_by_default() -> bool:
-    try:
-        return _BINDV6ONLY.read_text().strip() == "1"
-    except OSError:
-        return False

@@ -146,7 +146,7 @@ class _Ring:
         fcntl.ioctl(self.fd, _ENABLE, 0)
 
     def take(self) -> bytes:
-        # What lies between tail and head, in one piece; then the kernel may reuse it.
+        """Return what lies between tail and head, in one piece; the kernel may reuse it then."""
         (head,) = struct.unpack("<Q", self._map[_HEAD])
         (tail,) = struct.unpack("<Q", self._map[_TAIL])
         if head == tail:

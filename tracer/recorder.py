@@ -193,6 +193,7 @@ class _Dropped:
         self._count = self._first_ns = self._last_ns = 0
 
     def add(self, events: Events) -> None:
+        """Count the rows, at least one, of a batch not kept; LOSS rows as what they tell of."""
         times = events["time_ns"]
         self._first_ns = self._first_ns if self._count else int(times.min())
         self._last_ns = max(self._last_ns, int(times.max()))
@@ -200,6 +201,7 @@ class _Dropped:
         self._count += len(events) - losses + lost_in(events)
 
     def taken(self) -> Events:
+        """Return one LOSS row for all since the last time, no row for none."""
         if not self._count:
             return no_events()
         events = np.zeros(1, EVENT)
@@ -233,6 +235,7 @@ class _File:
         self._writer = TraceWriter(lambda data: self._parts.open.write(data), header)
 
     def write(self, events: Events, beside: Beside) -> None:
+        """Write a batch if it tells something, and begin the next part if this one is full."""
         if self._is_idle(events, beside):
             return
         self._written_ns = time.monotonic_ns()
@@ -270,12 +273,13 @@ class _File:
         self._facts.forget_gone()
 
     def close(self) -> None:
-        # The mark behind the last batch says that all of them are there.
+        """Close the part, with the mark behind the last batch that says that all are there."""
         if self._ended:
             self._writer.close()
         self._parts.open.close()
 
     def give_up(self) -> None:
+        """Close the part as it is, without a mark behind it, after an error."""
         with contextlib.suppress(PorttraceError):
             self._parts.open.close()
 
@@ -286,6 +290,7 @@ class _Samples:
         self._latest: dict[int, Sample] = {}
 
     def trimmed(self, samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        """Return samples without what the last one of their namespace said already."""
         found = []
         for sample in samples:
             found.append(trimmed(sample, self._latest.get(sample.netns)))
@@ -293,6 +298,7 @@ class _Samples:
         return tuple(found)
 
     def latest(self) -> tuple[Sample, ...]:
+        """Return the last sample of each namespace, whole."""
         return tuple(self._latest.values())
 
 
@@ -305,6 +311,7 @@ class _Facts:
         self._gone: set[int] = set()
 
     def add(self, beside: Beside, events: Events) -> None:
+        """Keep what came beside a batch, and note which processes ended in it."""
         self._processes.update(beside.processes)
         self._stacks.update(beside.stacks)
         self._suspects.update(beside.suspects)
@@ -313,13 +320,14 @@ class _Facts:
         self._gone -= beside.processes.keys()
 
     def beside(self, watermark_ns: int, held: tuple[Held, ...], carried: int) -> Beside:
+        """Return what a new part begins with; its first `carried` events are of open attempts."""
         return Beside(
             watermark_ns, wall_offset_ns(), dict(self._processes), dict(self._stacks),
             dict(self._suspects), held, carried,
         )  # fmt: skip
 
     def forget_gone(self) -> None:
-        # Only now: an attempt that was open may have been of a process that ended.
+        """Forget those that ended; only now: an attempt that was open may have been theirs."""
         for pid in self._gone:
             self._processes.pop(pid, None)
             self._suspects.pop(pid, None)

@@ -157,10 +157,13 @@ class _Neighbours:
         self._asked: set[Destination] = set()
         self._asked_s = -_NEIGHBOURS_AGAIN_S
 
-    # Returns the seconds of one core that it took.
     def look(
         self, wanted: Mapping[Destination, int], known: set[int], found: set[Destination]
     ) -> float:
+        """Search namespaces that are not `known` for those `wanted` and not `found`, now and then.
+
+        Returns the seconds of one core that it took in other threads.
+        """
         new = set(wanted) - found - self._asked
         if not new or time.monotonic() - self._asked_s < _NEIGHBOURS_AGAIN_S / 10:
             return 0.0

@@ -10,24 +10,24 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 
-from porttrace.tracer import diag
+from porttrace.tracer import diag, words
 from porttrace.tracer.facts import MOST_GROUPS, Listener, PortUse, Usage
+from porttrace.tracer.sysctls import sysctl
 
 COUNTERS = (
     *("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies"),
     "TCPTimeWaitOverflow",
 )
 _SETTINGS = (
-    *("ipv4/ip_local_port_range", "ipv4/ip_local_reserved_ports", "core/somaxconn"),
-    *("ipv4/tcp_max_syn_backlog", "ipv4/tcp_tw_reuse", "ipv4/tcp_fin_timeout"),
-    *("ipv4/tcp_timestamps", "ipv4/tcp_syncookies", "ipv4/tcp_abort_on_overflow"),
+    *("ipv4.ip_local_port_range", "ipv4.ip_local_reserved_ports", "core.somaxconn"),
+    *("ipv4.tcp_max_syn_backlog", "ipv4.tcp_tw_reuse", "ipv4.tcp_fin_timeout"),
+    *("ipv4.tcp_timestamps", "ipv4.tcp_syncookies", "ipv4.tcp_abort_on_overflow"),
 )
 _CONNTRACK = ("insert_failed", "drop", "early_drop")
 _NET = Path("/proc/thread-self/net")  # /proc/net would be that of the main thread
-_SYS = Path("/proc/sys/net")
 _MOST_SETTING = 4096  # characters: ip_local_reserved_ports may be long
 _MOST_LISTENERS = 32
 _DUMP_S = 0.25  # a count of sockets is left after so long
@@ -67,12 +67,8 @@ def sockets() -> dict[str, int]:
 
 def settings() -> dict[str, str]:
     """Return the sysctls that decide about ports and queues, with single spaces."""
-    found = {}
-    for name in _SETTINGS:
-        path = _SYS / name
-        if path.exists():
-            found[path.name] = " ".join(_text(path).split())[:_MOST_SETTING]
-    return found
+    values = {name.rpartition(".")[2]: sysctl(f"net.{name}") for name in _SETTINGS}
+    return {name: value[:_MOST_SETTING] for name, value in values.items() if value is not None}
 
 
 def port_range(known: Mapping[str, str]) -> tuple[int, int]:
@@ -85,7 +81,7 @@ def conntrack() -> dict[str, int]:
     """Return count and max of the connection tracking, and what it dropped; {} without any."""
     found = {}
     for name in ("count", "max"):
-        text = _text(_SYS / f"netfilter/nf_conntrack_{name}").strip()
+        text = sysctl(f"net.netfilter.nf_conntrack_{name}") or ""
         if text.isdigit():
             found[name] = int(text)
     lines = _text(_NET / "stat/nf_conntrack").splitlines()
@@ -188,6 +184,7 @@ class _Group:
         self.frees_ms = -1
 
     def add(self, row: bytes) -> None:
+        """Count a socket, a message of `diag.messages`."""
         self.used += 1
         if row[diag.STATE_AT] != diag.TIME_WAIT:
             return
@@ -213,13 +210,12 @@ def _port_use(key: bytes, group: _Group) -> PortUse:
 def _address(family: int, packed: bytes) -> str:
     if family == socket.AF_INET:
         return str(ip_address(packed[:4]))
-    six = IPv6Address(packed)
-    return str(six.ipv4_mapped) if six.ipv4_mapped else f"[{six}]"
+    return words.bracketed(words.plain_address(packed))
 
 
 def endpoint(packed: bytes, port: int) -> str:
     """Return `192.0.2.2:80` or `[2001:db8::2]:80` of 16 bytes, IPv4 mapped, and a port."""
-    return f"{_address(socket.AF_INET6, packed)}:{port}"
+    return words.endpoint(words.plain_address(packed), port)
 
 
 def is_loopback(packed: bytes) -> bool:

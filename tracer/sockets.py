@@ -1,21 +1,13 @@
-"""Sockets that the kernel knows of, asked through sock_diag.
-
-With `links` one of the two modules that import pyroute2.
-"""
+"""TCP sockets that wait for an answer, as the kernel knows them, and who holds a socket open."""
 
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Any, TypeVar
 
-from porttrace.tracer.errors import PorttraceError
-from porttrace.tracer.namespaces import inside
-
-_SYN_SENT = 2
-_T = TypeVar("_T")
+from porttrace.tracer import diag
+from porttrace.tracer.namespaces import in_netns_of
 
 
 @dataclass(frozen=True)
@@ -38,40 +30,34 @@ def connecting(netns_of: int = 0) -> tuple[Connecting, ...]:
 
     0 means our own namespace. Raises PorttraceError when the namespace cannot be entered.
     """
-    if netns_of:
-        return inside_netns(netns_of, lambda: tuple(_dump()))
-    return tuple(_dump())
+    return in_netns_of(netns_of, lambda: tuple(_dump()))
 
 
 def _dump() -> Iterator[Connecting]:
-    from pyroute2 import DiagSocket
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    for family in (socket.AF_INET, socket.AF_INET6):
+    for family in diag.FAMILIES:
         # Without IPv6 in the kernel the second dump fails: there is nothing to report then.
-        with contextlib.suppress(OSError, NetlinkError), DiagSocket() as diag:
-            diag.bind()
-            for message in diag.get_sock_stats(family=family, states=1 << _SYN_SENT):
-                yield _row(message)
+        with contextlib.suppress(OSError):
+            yield from map(_connecting, diag.messages(family, states=(diag.SYN_SENT,)))
 
 
-def _row(message: Any) -> Connecting:
+def _connecting(message: bytes) -> Connecting:
+    (family, _, _, retransmits, sport, dport, source, destination, _, cookie, _, _, _, uid,
+     inode) = diag.SOCKET.unpack_from(message, diag.SOCKET_AT)  # fmt: skip
     return Connecting(
-        cookie=message["idiag_cookie"],
-        inode=message["idiag_inode"],
-        uid=message["idiag_uid"],
-        family=message["idiag_family"],
-        saddr=_mapped(message["idiag_src"]),
-        daddr=_mapped(message["idiag_dst"]),
-        sport=message["idiag_sport"],
-        dport=message["idiag_dport"],
-        retransmits=message["idiag_retrans"],
+        cookie=cookie,
+        inode=inode,
+        uid=uid,
+        family=family,
+        saddr=_mapped(family, source),
+        daddr=_mapped(family, destination),
+        sport=socket.ntohs(sport),
+        dport=socket.ntohs(dport),
+        retransmits=retransmits,
     )
 
 
-def _mapped(text: str) -> bytes:
-    packed = ip_address(text).packed
-    return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+def _mapped(family: int, packed: bytes) -> bytes:
+    return bytes(10) + b"\xff\xff" + packed[:4] if family == socket.AF_INET else packed
 
 
 def owners(inodes: set[int], pids: frozenset[int]) -> dict[int, int]:
@@ -88,18 +74,3 @@ def owners(inodes: set[int], pids: frozenset[int]) -> dict[int, int]:
                     if link.startswith("socket:[") and int(link[8:-1]) in inodes:
                         found[int(link[8:-1])] = pid
     return found
-
-
-def inside_netns(pid: int, work: Callable[[], _T]) -> _T:
-    """Run `work` in the network namespace of `pid`, in a thread of its own.
-
-    Raises PorttraceError when that cannot be entered.
-    """
-    try:
-        with open(f"/proc/{pid}/ns/net", "rb") as handle:
-            return inside(handle.fileno(), work)
-    except OSError as error:
-        raise PorttraceError(
-            f"cannot enter the network namespace of process {pid}: {error.strerror}",
-            "is the process still there? 'porttrace doctor' shows what may be missing",
-        ) from None

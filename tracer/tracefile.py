@@ -79,7 +79,7 @@ class TraceWriter:
     """Encodes a recording; hands whole batches, and nothing less, to `write`."""
 
     def __init__(self, write: Callable[[bytes], object], header: TraceHeader) -> None:
-        self._write, self._sink, self._number = write, _Sink(), 0
+        self._write, self._sink, self._number = write, Sink(), 0
         self._schema = pa.schema(fields(EVENT), metadata=_header_metadata(header))
         options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
         # pyarrow writes the schema with the first batch.
@@ -99,8 +99,9 @@ class TraceWriter:
         self._write(self._sink.taken())
 
 
-class _Sink:
-    # What pyarrow writes to: keeps the pieces of one batch together.
+class Sink:
+    """What pyarrow writes a file to that is handed on piece by piece."""
+
     closed = False
 
     def __init__(self) -> None:
@@ -108,16 +109,20 @@ class _Sink:
         self._total = 0
 
     def write(self, data: Any) -> int:
+        """Keep `data`, of any type of buffer; returns how many bytes it has."""
         self._parts.append(bytes(data))
         self._total += len(self._parts[-1])
         return len(self._parts[-1])
 
     def tell(self) -> int:
+        """Return how many bytes were written in all, those handed on included."""
         return self._total
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Keep all of it until `taken`: pyarrow asks for this, and it means nothing here."""
 
     def taken(self) -> bytes:
+        """Return what was written since the last time."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data

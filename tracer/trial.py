@@ -20,7 +20,7 @@ from typing import Any
 from porttrace.tracer.census.host import HERE
 from porttrace.tracer.cgroups import directory_of
 from porttrace.tracer.errors import PorttraceError
-from porttrace.tracer.words import count
+from porttrace.tracer.words import count, endpoint
 
 MOST_ATTEMPTS = 16
 MOST_S = 10.0
@@ -122,13 +122,14 @@ class Trial:
         if first.live != "connected":
             why = os.strerror(first.live_errno) if first.live_errno else "no answer"
             raise PorttraceError(
-                f"the live address {_shown(self._live)} cannot be connected to from there: {why}",
+                f"the live address {endpoint(*self._live)} cannot be connected to from there: "
+                f"{why}",
                 "name a port that somebody listens on: --live ADDRESS:PORT",
             )
         if answered or (steps[-1].open == 1 and steps[-1].state == "ended"):
             why = os.strerror(steps[-1].errno) if steps[-1].errno else "it answers"
             raise PorttraceError(
-                f"{_shown(self._dead)} is no address that never answers: {why}",
+                f"{endpoint(*self._dead)} is no address that never answers: {why}",
                 "name another one, such as an unused address of your own network",
             )
 
@@ -207,11 +208,6 @@ def _answer(child: "subprocess.Popen[bytes]", until: float) -> dict[str, Any]:
             "is the process still there? inside a container it takes the rights of the host's root",
         )
     return told
-
-
-def _shown(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # -- what it means -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from porttrace.analysis import tables
 from porttrace.analysis.model import Trace
 from porttrace.tracer.event import Events
+from porttrace.tracer.tracefile import Sink
 
 # Of binds; a column of nothing would have no type.
 _TEXTS = ("protocol", "options", "error", "holders", "advice")
@@ -42,31 +43,8 @@ def _starts(count: int) -> Iterable[int]:
     return range(0, max(count, 1), _CHUNK)
 
 
-class _Pieces:
-    # What pyarrow writes to: a file that is handed on piece by piece.
-    closed = False
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._total = 0
-
-    def write(self, data: bytes) -> int:
-        self._pieces.append(bytes(data))
-        self._total += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self._total
-
-    def flush(self) -> None: ...
-
-    def taken(self) -> bytes:
-        taken, self._pieces = b"".join(self._pieces), []
-        return taken
-
-
 def _file(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
-    pieces, first = _Pieces(), _table(next(frames))
+    pieces, first = Sink(), _table(next(frames))
     with pq.ParquetWriter(pieces, first.schema, compression="zstd") as writer:
         writer.write_table(first)
         for frame in frames:

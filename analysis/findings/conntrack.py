@@ -30,12 +30,15 @@ class _Pressure:
     per_s: float
 
     def count(self) -> int:
+        """Return the most entries that were seen at once."""
         return _count(self.peak)
 
     def most(self) -> int:
+        """Return how many entries there was room for then; at least 1, to be divided by."""
         return max(1, (self.peak.conntrack or {}).get("max", 0))
 
     def dropped(self) -> int:
+        """Return how often an entry found no room, or had another one thrown out, in the trace."""
         return self.grown["drop"] + self.grown["early_drop"]
 
 

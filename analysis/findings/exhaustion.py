@@ -116,7 +116,7 @@ def _sources(trace: Trace) -> Ints:
 
 def _key(trace: Trace, rows: Ints, netns: int) -> _Key:
     first = trace.attempts[rows[0]]
-    source = names.address(first["saddr"].tobytes()).strip("[]")
+    source = names.plain_address(first["saddr"].tobytes())
     return netns, source, names.destination(first)
 
 

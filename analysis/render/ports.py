@@ -5,11 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis.may_bind import Verdict
+from porttrace.analysis.port_check import process
 from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
 from porttrace.analysis.render.escape import padded, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import IN_QUEUE, UNSEEN, Holder
+from porttrace.tracer.words import bracketed, endpoint
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,13 @@ def _process(holder: Holder) -> str:
     user = f", user {holder.user}" if holder.user else ""
     if not holder.pid:
         return f"{'a process that cannot be seen' if UNSEEN in holder.why else 'no process'}{user}"
-    where = f", {holder.container}" if holder.container else ""
-    return f"{holder.comm} (pid {holder.pid}{where}){user}"
+    return f"{process(holder)}{user}"
 
 
 def _socket(holder: Holder) -> str:
-    local = f"[{holder.address}]" if ":" in holder.address else holder.address
     to = f" to {holder.remote}" if holder.remote else ""
-    return f"{holder.kind.replace('_', ' ')}, {holder.state} {local}:{holder.port}{to}"
+    local = endpoint(holder.address, holder.port)
+    return f"{holder.kind.replace('_', ' ')}, {holder.state} {local}{to}"
 
 
 def length(seconds: float) -> str:
@@ -126,13 +127,11 @@ def _range(view: PortView) -> str:
 def asked_for(view: PortView) -> str:
     """Return in words which bind is meant."""
     asked = view.asked
-    local = f"[{asked.address}]" if ":" in asked.address else asked.address
     chosen = {"SO_REUSEADDR": asked.reuseaddr, "SO_REUSEPORT": asked.reuseport,
               "IPV6_V6ONLY": asked.v6only and ":" in asked.address}  # fmt: skip
     options = [name for name, is_set in chosen.items() if is_set]
-    return f"{local}:{view.port} as {view.user}" + (
-        f" with {', '.join(options)}" if options else ""
-    )
+    told = f" with {', '.join(options)}" if options else ""
+    return f"{endpoint(asked.address, view.port)} as {view.user}{told}"
 
 
 def _verdict(view: PortView) -> str:
@@ -212,11 +211,10 @@ def inventory_lines(holders: Sequence[Holder], risks: Sequence[tuple[str, ...]])
 
 
 def _cells(holder: Holder, risks: tuple[str, ...]) -> tuple[str, ...]:
-    local = f"[{holder.address}]" if ":" in holder.address else holder.address
     where = f", {holder.container}" if holder.container else ""
-    process = f"{holder.comm} ({holder.pid}{where})" if holder.pid else "-"
+    having = f"{holder.comm} ({holder.pid}{where})" if holder.pid else "-"
     port = f"{holder.port}/{holder.protocol}"
-    return (port, local, process, holder.user, ", ".join(risks))
+    return (port, bracketed(holder.address), having, holder.user, ", ".join(risks))
 
 
 def _row(cells: Sequence[str]) -> list[str]:

@@ -105,7 +105,7 @@ def _translated(row: np.void) -> dict[str, str | int | None]:
     ends: dict[str, str | int | None] = {}
     for side in ("s", "d"):
         port = int(row[f"wire_{side}port"])
-        address = names.address(row[f"wire_{side}addr"].tobytes()).strip("[]")
+        address = names.plain_address(row[f"wire_{side}addr"].tobytes())
         ends |= {f"wire_{side}addr": address if port else None, f"wire_{side}port": port or None}
     return ends
 
@@ -135,20 +135,13 @@ def attempt_json(
 
     `known` is its process: it tells of the container. `reasons` are `Host.drop_reasons`.
     """
-    known = known or Process(0)
     return {
         "attempt_id": int(row["attempt_id"]),
-        "pid": int(row["pid"]),
-        "tid": int(row["tid"]),
-        "comm": _plain(names.comm(row)),
-        "container": _plain(known.container),
-        "container_name": _plain(known.container_name),
-        "ns_pid": known.ns_pid or None,
-        "uid": int(row["uid"]),
+        **_caller(row, known or Process(0)),
         "family": 4 if row["family"] == 2 else 6,
-        "saddr": names.address(row["saddr"].tobytes()).strip("[]"),
+        "saddr": names.plain_address(row["saddr"].tobytes()),
         "sport": int(row["sport"]),
-        "daddr": names.address(row["daddr"].tobytes()).strip("[]"),
+        "daddr": names.plain_address(row["daddr"].tobytes()),
         "dport": int(row["dport"]),
         "origin": Origin(int(row["origin"])).name,
         "outcome": Outcome(int(row["outcome"])).name,
@@ -180,13 +173,7 @@ def bind_json(
     return {
         "time_ns": int(row["time_ns"]),
         "call_ns": int(row["call_ns"]),
-        "pid": int(row["pid"]),
-        "tid": int(row["tid"]),
-        "comm": _plain(names.comm(row)),
-        "container": _plain(known.container),
-        "container_name": _plain(known.container_name),
-        "ns_pid": known.ns_pid or None,
-        "uid": int(row["uid"]),
+        **_caller(row, known),
         "netns": known.netns or None,
         "call": bind_names.call(row),
         "protocol": bind_names.protocol(row) or None,
@@ -202,6 +189,18 @@ def bind_json(
         "holders": [_plain(each) for each in holders],
         "not_shown": bind_names.not_shown(row, found) or None,
         "facts": _plain(dict(found.facts)) if found else {},
+    }
+
+
+def _caller(row: np.void, known: Process) -> dict[str, Any]:
+    return {
+        "pid": int(row["pid"]),
+        "tid": int(row["tid"]),
+        "comm": _plain(names.comm(row)),
+        "container": _plain(known.container),
+        "container_name": _plain(known.container_name),
+        "ns_pid": known.ns_pid or None,
+        "uid": int(row["uid"]),
     }
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from contextlib import closing
 from pathlib import Path
 
 from porttrace.lab.cgroups import cgroups, enter
@@ -18,7 +17,7 @@ from porttrace.lab.errors import LabError
 from porttrace.lab.throttle import Throttle
 from porttrace.lab.throttles import child
 from porttrace.lab.throttles.connect_hook import Counters, denying
-from porttrace.lab.throttles.sockdiag import SockDiag
+from porttrace.lab.throttles.sockdiag import all_connecting
 
 _PAUSE_S = 0.001
 
@@ -40,18 +39,17 @@ def run(throttle: Throttle, command: list[str]) -> int:
 
 
 def _serve(process: subprocess.Popen[bytes], folder: Path, counters: Counters) -> int:
-    with closing(SockDiag()) as diag:
-        started = 0
-        while process.poll() is None:
-            began_s = time.monotonic()
-            # What was let go before the last round has reached SYN_SENT by now, or is over.
-            if started > counters.ended:
-                counters.tell_ended(max(counters.ended, started - _in_flight(diag, folder)))
-            started = counters.started
-            time.sleep(max(_PAUSE_S, 2 * (time.monotonic() - began_s)))
+    started = 0
+    while process.poll() is None:
+        began_s = time.monotonic()
+        # What was let go before the last round has reached SYN_SENT by now, or is over.
+        if started > counters.ended:
+            counters.tell_ended(max(counters.ended, started - _in_flight(folder)))
+        started = counters.started
+        time.sleep(max(_PAUSE_S, 2 * (time.monotonic() - began_s)))
     return child.exit_status(process.wait())
 
 
-def _in_flight(diag: SockDiag, folder: Path) -> int:
+def _in_flight(folder: Path) -> int:
     ids = {os.stat(path).st_ino for path, _folders, _files in os.walk(folder)}
-    return sum(owner.cgroup in ids for owner in diag.all_connecting())
+    return sum(owner.cgroup in ids for owner in all_connecting())

@@ -19,7 +19,8 @@ from porttrace.lab.throttles.lines import Attempt, Limit, Lines
 from porttrace.lab.throttles.nfqueue import Packet, PacketQueue
 from porttrace.lab.throttles.scopes import Key
 from porttrace.lab.throttles.segment import Segment
-from porttrace.lab.throttles.sockdiag import SYN_SENT, SockDiag
+from porttrace.lab.throttles.sockdiag import SockDiag
+from porttrace.tracer.diag import SYN_SENT
 
 _SWEEP_WHILE_HELD_MS = 1
 _SWEEP_OTHERWISE_MS = 100  # nobody waits for a slot: only forget what is over

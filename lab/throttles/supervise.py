@@ -9,14 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 
 from porttrace.lab.throttle import Throttle
-from porttrace.lab.throttles import child, netns, rules, scopes
+from porttrace.lab.throttles import child, rules, scopes
 from porttrace.lab.throttles.lines import Slots
 from porttrace.lab.throttles.nfqueue import PacketQueue
 from porttrace.lab.throttles.reader import Beyond, Plan, Reader
 from porttrace.lab.throttles.sockdiag import SockDiag
+from porttrace.tracer.namespaces import NAMED, in_netns
 
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
@@ -43,8 +44,8 @@ def run_queued(
     """
     with ExitStack() as ends:
         diag = ends.enter_context(closing(SockDiag()))
-        with netns.inside(where) if where else nullcontext():
-            queue = ends.enter_context(closing(PacketQueue(rules.QUEUE_NUMBER)))
+        path = str(NAMED / where) if where else ""
+        queue = ends.enter_context(closing(in_netns(path, lambda: PacketQueue(rules.QUEUE_NUMBER))))
         ends.enter_context(rules.queued(where, syns_in, answers_in))
         ends.enter_context(_adopting())
         process = child.start(command)

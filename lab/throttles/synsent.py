@@ -12,13 +12,7 @@ import socket
 import struct
 from pathlib import Path
 
-SYN_SENT = 2
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST = 1
-_REQUEST = struct.Struct("=IHHII BBBBI")  # nlmsghdr and the head of inet_diag_req_v2
-_ANY_COOKIE = b"\xff" * 8
-_INODE_OFFSET = 16 + 4 + 48 + 16  # behind nlmsghdr, four bytes of state, the socket id, four counts
+from porttrace.tracer import diag
 
 _ROW = re.compile(rb"^ *\d+: ([0-9A-F:]+) ([0-9A-F:]+) 02 \S+ \S+ \S+ +\d+ +\d+ (\d+)", re.M)
 
@@ -64,30 +58,21 @@ class SynSent:
     # None where the kernel gives no clear answer: then the table decides.
     def _by_lookup(self, family: int, inode: int) -> bool | None:
         assert self._diag is not None
-        body = self._ids[inode] + b"\0\0\0\0" + _ANY_COOKIE
-        head = _REQUEST.pack(
-            *(_REQUEST.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0),
-            *(family, socket.IPPROTO_TCP, 0, 0, 0xFFFFFFFF),
-        )
         try:
-            self._diag.send(head + body)
-            reply = self._diag.recv(4096)
+            reply = diag.one(self._diag, family, self._ids[inode])
         except OSError:
             return None
-        kind = struct.unpack_from("=IH", reply)[1]
-        if kind != _SOCK_DIAG_BY_FAMILY:
+        if reply is None:
             return None
-        state, found = reply[17], struct.unpack_from("=I", reply, _INODE_OFFSET)[0]
-        return found == inode and state == SYN_SENT
+        *_, found = diag.SOCKET.unpack_from(reply, diag.SOCKET_AT)
+        return bool(found == inode and reply[diag.STATE_AT] == diag.SYN_SENT)
 
 
 def _open_diag() -> socket.socket | None:
     try:
-        diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
+        return diag.opened(timeout_s=0.1)
     except OSError:
         return None
-    diag.settimeout(0.1)
-    return diag
 
 
 def _netns(pid: str) -> int:

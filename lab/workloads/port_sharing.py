@@ -12,6 +12,7 @@ themselves.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -19,8 +20,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
 
 from porttrace.lab.throttles.child import die_with_parent
 from porttrace.lab.workloads.truth import Report, add_truth_option, call_thread
@@ -51,12 +51,7 @@ class Program:
     def __enter__(self) -> Program:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._answers.close()
         self._ours.close()
         os.waitpid(self._pid, 0)
@@ -144,12 +139,18 @@ def workers(report: Report) -> None:
         _send("tcp", (one, two), report)
 
 
-def takeover(report: Report) -> None:
-    """Have a newcomer of another user take the datagrams of a server."""
+@contextlib.contextmanager
+def _rivals(report: Report) -> Iterator[tuple[Program, Program]]:
     with (
         Program("server", _SERVER_UID, report) as server,
         Program("newcomer", _OTHER_UID, report) as newcomer,
     ):
+        yield server, newcomer
+
+
+def takeover(report: Report) -> None:
+    """Have a newcomer of another user take the datagrams of a server."""
+    with _rivals(report) as (server, newcomer):
         server.bind("udp", "SO_REUSEADDR")
         _send("udp", (server,), report)
         newcomer.bind("udp", "SO_REUSEADDR")
@@ -159,10 +160,7 @@ def takeover(report: Report) -> None:
 
 def listen_race(report: Report) -> None:
     """Have a newcomer of another user listen before the server does."""
-    with (
-        Program("server", _SERVER_UID, report) as server,
-        Program("newcomer", _OTHER_UID, report) as newcomer,
-    ):
+    with _rivals(report) as (server, newcomer):
         server.bind("tcp", "SO_REUSEADDR")
         newcomer.bind("tcp", "SO_REUSEADDR")
         newcomer.listen()

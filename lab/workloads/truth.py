@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from porttrace.lab.cgroups import own as own_cgroup
+from porttrace.tracer.words import endpoint
 
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)
@@ -47,7 +47,7 @@ class Destination:
         return cls(host.strip("[]"), int(port))
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return endpoint(self.host, self.port)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -94,12 +94,7 @@ class Report:
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._owns_file:
             self._file.close()
 

@@ -24,10 +24,10 @@ from porttrace.tracer.census import Census, Found, bpf, btf
 from porttrace.tracer.census.holders import walk
 from porttrace.tracer.census.programs import snapshot
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.namespaces import in_netns_of
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.probe import Probe
 from porttrace.tracer.processes import read_process
-from porttrace.tracer.sockets import inside_netns
 from tracing import run, wait_until
 
 pytestmark = pytest.mark.kernel
@@ -61,7 +61,7 @@ def in_new_netns() -> "Iterator[subprocess.Popen[bytes]]":
 
 def inside(pid: int, *words: str, text: str | None = None) -> None:
     """Run a command in the network namespace of a process."""
-    done = inside_netns(
+    done = in_netns_of(
         pid,
         lambda: subprocess.run(words, input=text, text=True, capture_output=True, check=False),
     )
@@ -304,7 +304,7 @@ def test_a_program_on_a_device() -> None:
             program = load(3, 47, b"tc_guard")  # sched_cls, tcx egress
             # BPF_LINK_CREATE on lo; the link lives in a process that is not ours
             attr = struct.pack("<IIII", program, 1, 47, 0)
-            link = inside_netns(child.pid, lambda: bpf.call(28, attr)[0])
+            link = in_netns_of(child.pid, lambda: bpf.call(28, attr)[0])
         except (OSError, PorttraceError) as error:
             pytest.skip(f"this kernel has no tcx: {error}")
         with process([sys.executable, "-c", HOLDER], pass_fds=[link]) as holder:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from porttrace.tracer import cgroups, namespaces, targets
 from porttrace.tracer.containers import Container, container_of, paths_of, unescaped, unit_of
-from porttrace.tracer.errors import TargetError, UnsupportedError
+from porttrace.tracer.errors import TargetError
 from porttrace.tracer.facts import Process
 from porttrace.tracer.processes import called_inside, placed, read_process
 from porttrace.tracer.runtimes import PATIENCE_S, Names
@@ -528,51 +528,3 @@ def test_what_several_choices_have_in_common(monkeypatch: pytest.MonkeyPatch) ->
     assert targets.choose([12], [], []) == targets.Targets(frozenset((12,)))
     with pytest.raises(TargetError, match="in all of pid 99 and netns blue"):
         targets.choose([99], [], ["blue"])
-
-
-# -- namespaces
-
-
-def test_our_own_network_namespace_by_pid_and_path() -> None:
-    own = os.stat("/proc/self/ns/net").st_ino
-    assert namespaces.find_netns(str(os.getpid())) == own
-    assert namespaces.find_netns("/proc/self/ns/net") == own
-    assert os.getpid() in namespaces.pids_in_netns(own)
-    assert namespaces.pids_in_netns(own + 1) == frozenset()
-
-
-@pytest.mark.parametrize(
-    "word",
-    ["no-such-name", "4194305", "/proc/self/ns/pid", "/etc/hostname", "", "../../etc", "a\0b", "²"],
-)
-def test_what_is_no_network_namespace(word: str) -> None:
-    with pytest.raises(TargetError, match="there is no network namespace"):
-        namespaces.find_netns(word)
-
-
-def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(TargetError):
-        namespaces.find_netns(str(tmp_path / "pipe"))
-
-
-@pytest.mark.parametrize(
-    ("link", "sees"), [("pid:[4026531836]", True), ("pid:[4026532180]", False), ("x", None)]
-)
-def test_whose_pids_proc_shows(tmp_path: Path, link: str, sees: bool | None) -> None:
-    place = tmp_path / "proc/self/ns"
-    place.mkdir(parents=True)
-    (place / "pid").symlink_to(link)
-    assert namespaces.sees_host_pids(tmp_path) is sees
-    if sees is not False:
-        namespaces.require_host_pids(tmp_path)
-        return
-    with pytest.raises(UnsupportedError, match="pid namespace of its own") as caught:
-        namespaces.require_host_pids(tmp_path)
-    assert caught.value.exit_code == 4
-    assert "--pid=host" in caught.value.hint
-
-
-def test_where_that_cannot_be_told_nothing_is_refused(tmp_path: Path) -> None:
-    assert namespaces.sees_host_pids(tmp_path) is None
-    namespaces.require_host_pids(tmp_path)

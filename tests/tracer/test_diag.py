@@ -46,3 +46,21 @@ def test_what_the_kernel_refuses_is_an_error() -> None:
     with pytest.raises(OSError) as error:
         list(diag.messages(socket.AF_INET, protocol=255))
     assert error.value.errno and error.value.strerror == os.strerror(error.value.errno)
+
+
+def test_one_socket_by_its_ends_and_cookie() -> None:
+    with (
+        socket.create_server((LOCAL, 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        diag.opened() as netlink,
+    ):
+        port = client.getsockname()[1]
+        (row,) = diag.messages(socket.AF_INET, states=(diag.ESTABLISHED,), port=port)
+        ends, cookie = row[diag.PORTS_AT : diag.PORTS_AT + 36], row[diag.COOKIE_AT :][:8]
+        for named in (diag.ANY_COOKIE, cookie):
+            found = diag.one(netlink, socket.AF_INET, ends, named)
+            assert found and diag.SOCKET.unpack_from(found, diag.SOCKET_AT)[-1] == (
+                os.fstat(client.fileno()).st_ino
+            )
+        assert diag.one(netlink, socket.AF_INET, ends, bytes(7) + b"\1") is None
+        assert diag.one(netlink, socket.AF_INET, ends[:2] + bytes(34)) is None

@@ -9,6 +9,7 @@ import pytest
 from fakehost import FakeHost
 from porttrace.tracer import features
 from porttrace.tracer.errors import NotPermittedError, PorttraceError, UnsupportedError
+from porttrace.tracer.sysctls import sysctl
 
 
 @pytest.fixture
@@ -145,10 +146,10 @@ def test_compile_flags_follow_the_kernel(host: FakeHost) -> None:
 
 def test_btf_and_sysctls(host: FakeHost) -> None:
     assert features.has_btf(host.root)
-    assert features.sysctl("kernel.kptr_restrict", host.root) == "1"
+    assert sysctl("kernel.kptr_restrict", host.root) == "1"
     host.hide("sys/kernel/btf")
     assert not features.has_btf(host.root)
-    assert features.sysctl("kernel.no_such_thing", host.root) == ""
+    assert sysctl("kernel.no_such_thing", host.root) is None
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_this_host_can_trace() -> None:
 @pytest.mark.kernel
 def test_load_trial_tells_what_the_kernel_refuses() -> None:
     """A child that gave its capabilities up is refused, where unprivileged BPF is off."""
-    if features.sysctl("kernel.unprivileged_bpf_disabled") == "0":
+    if sysctl("kernel.unprivileged_bpf_disabled") == "0":
         pytest.skip("every user may load BPF programs here")
     reader, writer = os.pipe()
     child = os.fork()

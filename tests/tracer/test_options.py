@@ -1,7 +1,5 @@
 """One value tells the filter in words to a person and in flags to the compiler."""
 
-from pathlib import Path
-
 import pytest
 
 from porttrace.tracer.options import AF_INET, AF_INET6, TraceOptions
@@ -43,11 +41,10 @@ def test_a_filter_on_the_other_end_leaves_binds_out() -> None:
     assert "-DBINDS" not in TraceOptions(remote_ports=frozenset({80})).cflags(12)
 
 
-def test_what_sockets_of_ipv6_begin_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sysctl = tmp_path / "bindv6only"
-    monkeypatch.setattr("porttrace.tracer.options._BINDV6ONLY", sysctl)
-    for text, on in (("0\n", False), ("1\n", True)):
-        sysctl.write_text(text)
+def test_what_sockets_of_ipv6_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, on in ((None, False), ("0", False), ("1", True)):
+        settings = {"net.ipv6.bindv6only": value}
+        monkeypatch.setattr("porttrace.tracer.options.sysctl", settings.__getitem__)
         assert ("-DV6ONLY_BY_DEFAULT" in TraceOptions().cflags(12)) is on
 
 

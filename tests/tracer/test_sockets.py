@@ -9,8 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from porttrace.tracer.errors import PorttraceError
-from porttrace.tracer.sockets import connecting, inside_netns, owners
+from porttrace.tracer.sockets import connecting, owners
 
 
 @dataclass(frozen=True)
@@ -67,27 +66,3 @@ def test_sockets_have_owners() -> None:
         assert owners({inode}, frozenset()) == {inode: os.getpid()}
         assert owners({inode}, frozenset((2**22 + 1,))) == {}
     assert owners({inode}, frozenset((os.getpid(),))) == {}
-
-
-def test_a_namespace_that_is_not_there() -> None:
-    with pytest.raises(PorttraceError, match="process 4194305: No such file") as raised:
-        inside_netns(2**22 + 1, lambda: 1)
-    assert "doctor" in raised.value.hint
-
-
-def test_our_own_namespace() -> None:
-    try:
-        assert inside_netns(os.getpid(), lambda: 42) == 42
-    except PorttraceError as error:
-        assert "Operation not permitted" in error.message  # setns needs CAP_SYS_ADMIN
-
-
-def test_what_fails_inside_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Libc:
-        @staticmethod
-        def setns(*_: object) -> int:
-            return 0
-
-    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: Libc)
-    with pytest.raises(ZeroDivisionError):
-        inside_netns(os.getpid(), lambda: 1 // 0)

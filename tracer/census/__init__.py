@@ -28,7 +28,7 @@ from porttrace.tracer.census.host import HERE
 from porttrace.tracer.census.programs import Snapshot
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Fact, NotLooked, Process, Suspect
-from porttrace.tracer.sockets import inside_netns
+from porttrace.tracer.namespaces import in_netns_of
 from porttrace.tracer.words import count
 
 _T = TypeVar("_T")
@@ -89,17 +89,12 @@ class Census:
         def look() -> list[Fact]:
             return [*queues.look(pid), *nftables.look(), *xtables.look(pid), *devices.look(found)]
 
-        def enter() -> list[Fact]:
-            try:
-                return inside_netns(pid, look)
-            except PorttraceError as error:
-                return [NotLooked("netfilter, queues and network devices", error.message)]
-
         try:
             number = os.stat(f"/proc/{pid}/ns/net").st_ino
-        except OSError as error:
-            return [NotLooked("netfilter, queues and network devices", str(error.strerror))]
-        return self._once(("netns", number), enter)
+            return self._once(("netns", number), lambda: in_netns_of(pid, look))
+        except (OSError, PorttraceError) as error:
+            why = str(getattr(error, "strerror", None) or error)
+            return [NotLooked("netfilter, queues and network devices", why)]
 
     def _once(self, key: object, look: Callable[[], _T]) -> _T:
         now_s = time.monotonic()

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from porttrace.tracer import diag, links, processes
 from porttrace.tracer.containers import Container
@@ -43,7 +42,6 @@ class Look:
 
 
 EVERYTHING = Look()
-_T = TypeVar("_T")
 NameOf = Callable[[Container], str]
 
 
@@ -125,11 +123,6 @@ def twice_lost(once: Callable[[], Seen]) -> tuple[Seen, set[int]]:
 def holders_of(seen: Seen, name_of: NameOf | None = None) -> tuple[Holder, ...]:
     """Return the holders that `see` found, the most telling first; () for none."""
     return tuple(named(each, name_of) for each in _grouped(seen))
-
-
-def in_namespace(pid: int, work: Callable[[], _T]) -> _T:
-    """Run `work` in the network namespace of process `pid`, 0 is our own. As in_netns."""
-    return in_netns(f"/proc/{pid}/ns/net" if pid else "", work)
 
 
 def unseen(protocol: str) -> str:

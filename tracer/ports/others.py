@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from porttrace.tracer import diag, processes
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
+from porttrace.tracer.namespaces import in_netns_of
 from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
-from porttrace.tracer.ports.lookup import NameOf, in_namespace, named
+from porttrace.tracer.ports.lookup import NameOf, named
 from porttrace.tracer.ports.owners import owners
 from porttrace.tracer.ports.settings import Settings
 from porttrace.tracer.ports.socks import Sock
@@ -64,7 +65,7 @@ def elsewhere(
 
 
 def _serving(pid: int, protocol: str, port: int) -> list[Sock]:
-    found = in_namespace(pid, lambda: socks.dump(protocol, port))
+    found = in_netns_of(pid, lambda: socks.dump(protocol, port))
     return [each for each in found if each.state in _SERVING]
 
 

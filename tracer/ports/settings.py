@@ -4,7 +4,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
-_SYS = "/proc/sys/net/ipv4"
+from porttrace.tracer.sysctls import sysctl
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ def settings(netns: int = 0) -> Settings:
 
     What cannot be read has the kernel's default.
     """
-    low, high = (_read("ip_local_port_range") or "32768 60999").split()
+    low, high = (sysctl("net.ipv4.ip_local_port_range") or "32768 60999").split()
     return Settings(
         netns=netns or own_netns(),
         range=(int(low), int(high)),
-        reserved=port_list(_read("ip_local_reserved_ports")),
-        unprivileged_from=int(_read("ip_unprivileged_port_start") or 1024),
-        nonlocal_v4=_read("ip_nonlocal_bind") == "1",
-        nonlocal_v6=_read("../ipv6/ip_nonlocal_bind") == "1",
-        bindv6only=_read("../ipv6/bindv6only") == "1",
+        reserved=port_list(sysctl("net.ipv4.ip_local_reserved_ports") or ""),
+        unprivileged_from=int(sysctl("net.ipv4.ip_unprivileged_port_start") or 1024),
+        nonlocal_v4=sysctl("net.ipv4.ip_nonlocal_bind") == "1",
+        nonlocal_v6=sysctl("net.ipv6.ip_nonlocal_bind") == "1",
+        bindv6only=sysctl("net.ipv6.bindv6only") == "1",
     )
 
 
@@ -65,9 +65,3 @@ def port_list(text: str) -> tuple[tuple[int, int], ...]:
 def port_text(ranges: tuple[tuple[int, int], ...]) -> str:
     """Return ranges as the kernel writes and takes them."""
     return ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in ranges)
-
-
-def _read(name: str) -> str:
-    with contextlib.suppress(OSError), open(f"{_SYS}/{name}", encoding="ascii") as file:
-        return file.read().strip()
-    return ""

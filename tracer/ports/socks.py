@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from porttrace.tracer import diag
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.words import endpoint
 
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -46,10 +47,7 @@ class Sock(NamedTuple):
     @property
     def remote(self) -> str:
         """The other end as address:port, "" where there is none."""
-        address = _text(self.dst)
-        if not self.dport:
-            return ""
-        return f"[{address}]:{self.dport}" if ":" in address else f"{address}:{self.dport}"
+        return endpoint(_text(self.dst), self.dport) if self.dport else ""
 
 
 def _text(packed: bytes) -> str:

@@ -116,36 +116,30 @@ def test_names_that_are_no_text() -> None:
     assert told["findings"][0]["subject"]["comm"] == "\\xff\x1b"
 
 
-def test_a_finding_in_full() -> None:
-    party = Party(3, 7, 8, RAW, "192.0.2.2:80", "established", float("nan"), S)
-    told = loads(
-        finding_json(
-            finding(
-                scope="process",
-                slots=np.int64(1),
-                place="gate",
-                mechanism="queue",
-                evidence={
-                    "held": np.int64(4),
-                    "p_value": np.float32(0.25),
-                    "delay_s": float("nan"),
-                    "limit": np.float64("inf"),
-                    "exact": np.bool_(True),
-                    "lags": np.array([1, 2]),
-                    "nested": {3: (np.uint8(1), RAW)},
-                    RAW: None,
-                },
-                hypotheses=(Hypothesis("sequential code", "refuted", RAW),),
-                victims=(party,),
-                blockers=(party,),
-                suspects=(Suspect("preload", "user", RAW, f"/proc/{RAW}", 7),),
-                advice=(RAW,),
-            )
-        )
+def test_the_verdict_of_a_finding() -> None:
+    found = finding(
+        scope="process", slots=np.int64(1), place="gate", mechanism="queue", advice=(RAW,)
     )
+    told = loads(finding_json(found))
     assert told["confidence"] == 0.877
     assert (told["scope"], told["slots"], told["place"]) == ("process", 1, "gate")
-    assert told["evidence"] == {
+    assert told["mechanism"] == "queue"
+    assert told["advice"] == ["\\xff\x1b"]
+
+
+def test_the_evidence_of_a_finding_is_plain_values() -> None:
+    evidence = {
+        "held": np.int64(4),
+        "p_value": np.float32(0.25),
+        "delay_s": float("nan"),
+        "limit": np.float64("inf"),
+        "exact": np.bool_(True),
+        "lags": np.array([1, 2]),
+        "nested": {3: (np.uint8(1), RAW)},
+        RAW: None,
+    }
+    refuted = Hypothesis("sequential code", "refuted", RAW)
+    assert loads(finding_json(finding(evidence=evidence, hypotheses=(refuted,))))["evidence"] == {
         "held": 4,
         "p_value": 0.25,
         "delay_s": None,
@@ -156,6 +150,11 @@ def test_a_finding_in_full() -> None:
         "\\xff\x1b": None,
         "hypotheses": [{"name": "sequential code", "verdict": "refuted", "why": "\\xff\x1b"}],
     }
+
+
+def test_the_parties_of_a_finding() -> None:
+    party = Party(3, 7, 8, RAW, "192.0.2.2:80", "established", float("nan"), S)
+    told = loads(finding_json(finding(victims=(party,), blockers=(party,))))
     assert told["victims"] == told["blockers"]
     assert told["victims"][0] == {
         "attempt_id": 3,
@@ -170,7 +169,11 @@ def test_a_finding_in_full() -> None:
         "container_name": "",
         "ns_pid": None,
     }
-    assert told["suspects"] == [
+
+
+def test_the_suspects_of_a_finding() -> None:
+    suspect = Suspect("preload", "user", RAW, f"/proc/{RAW}", 7)
+    assert loads(finding_json(finding(suspects=(suspect,))))["suspects"] == [
         {
             "kind": "preload",
             "place": "user",
@@ -179,7 +182,6 @@ def test_a_finding_in_full() -> None:
             "pid": 7,
         }
     ]
-    assert told["advice"] == ["\\xff\x1b"]
 
 
 def test_what_a_finding_does_not_say_is_null() -> None:
