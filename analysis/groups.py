@@ -28,6 +28,7 @@ _NEVER = np.iinfo(np.int64).max
 _MANY = 1000  # attempts of a group, from which on a look for its twin pays
 _PROMPT_NS = 10_000_000
 """A queue that hands over so promptly is no chance of SYNs that were sent again just then."""
+_FEW_LOST, _MANY_LOST = 3, 0.05  # events; events an attempt
 _AS_GOOD = 0.002
 """Numbers of slots whose misfits lie so close cannot be told apart."""
 _SETTLED_NS = 100_000_000
@@ -123,6 +124,15 @@ class Group:
 def kernel_places(trace: Trace) -> tuple[str, ...]:
     """Return the places past user space at which this trace can show holds."""
     return ("gate", "connect", *(ON_THE_WAY if trace.columns["watched"].any() else ()))
+
+
+def counts_are_off(trace: Trace) -> bool:
+    """Tell whether so many events were lost that no number of attempts in service can be trusted.
+
+    Each start or end that is missing shifts it; a few do no harm.
+    """
+    lost = sum(loss.count for loss in trace.losses)
+    return lost > max(_FEW_LOST, _MANY_LOST * len(trace.attempts))
 
 
 def stand_at(trace: Trace, place: str) -> Place:

@@ -18,7 +18,7 @@ from porttrace.analysis.findings import counted
 from porttrace.analysis.findings import paced_wording as wording
 from porttrace.analysis.findings.paced_wording import Dropped
 from porttrace.analysis.findings.parties import NAMED, party, suspects
-from porttrace.analysis.groups import Place, kernel_places, stand_at
+from porttrace.analysis.groups import Place, counts_are_off, kernel_places, stand_at
 from porttrace.analysis.model import Attempts, Finding, Outcome, Party, Trace
 from porttrace.analysis.pace import Pace, paces
 from porttrace.analysis.pairs import parts_by_key
@@ -50,6 +50,8 @@ def paced_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
         for pace in _held_groups(at)
         if not any((at.name, pid) in explained for pid in _pids_of(trace, pace.rows))
     ]
+    if counts_are_off(trace):
+        return held  # slots may have dropped them as well
     queued_up = _queued_up(trace, found)
     return held + [_of_dropped(trace, dropped) for dropped in _dropped_groups(trace, queued_up)]
 

@@ -12,14 +12,13 @@ import numpy as np
 from porttrace.analysis.findings import wording
 from porttrace.analysis.findings.alternatives import Case, alternatives
 from porttrace.analysis.findings.parties import blockers, suspects, victims
-from porttrace.analysis.groups import LONG_NS, Group, kernel_places, stand_at
+from porttrace.analysis.groups import LONG_NS, Group, counts_are_off, kernel_places, stand_at
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.scope import FIRM_P, ScopeResult, compare, throttled_groups
 from porttrace.analysis.stacks import held_in
 from porttrace.analysis.suspects import could_hold
 
 RULE = "serialized-connects"
-_FEW_LOST, _MANY_LOST = 3, 0.05  # events; events an attempt
 
 
 def serialized_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
@@ -35,16 +34,10 @@ def throttled_cases(trace: Trace) -> list[Case]:
         for group in throttled_groups(at)
     ]
     cases = [case for case in cases if case.place != "user" or _preloads(case)]
-    return [case for case in cases if not _lost_count(trace) or _is_simple(case)]
+    return [case for case in cases if not counts_are_off(trace) or _is_simple(case)]
 
 
-# Each start or end that is missing shifts the count of those in service. A few of them do no harm;
-# where many are, all that is told is what needs no counting.
-def _lost_count(trace: Trace) -> bool:
-    lost = sum(loss.count for loss in trace.losses)
-    return lost > max(_FEW_LOST, _MANY_LOST * len(trace.attempts))
-
-
+# Where many events are lost, all that is told is what needs no counting.
 def _is_simple(case: Case) -> bool:
     return case.group.verdict.slots == 1 and case.place not in ("network", "ingress")
 
