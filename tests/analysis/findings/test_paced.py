@@ -17,6 +17,7 @@ from porttrace.analysis.model import ATTEMPT, Finding, Loss, Outcome, Process, T
 from .. import controls, simulate  # noqa: TID252
 from ..deniers import lossy  # noqa: TID252
 from ..simulate import KEYS, MS, START_NS, Client, S, Throttle  # noqa: TID252
+from ..wires import limited, wanted, written  # noqa: TID252
 from ..workloads import crowd  # noqa: TID252
 from .written import HOST
 
@@ -273,3 +274,14 @@ def test_a_server_whose_queue_ran_over_drops_at_its_own_pace() -> None:
     assert found.mechanism == "drop"
     queue = Finding("accept-queue", "warning", 0.9, {}, "x", victims=found.victims)
     assert paced_connects(trace, (queue,)) == []
+
+
+def test_dropped_syns_are_no_rate_where_many_events_were_lost() -> None:
+    asked = limited(wanted(1, 8, 10, 0.25), 2.5, 2, KEYS["process"], 1)
+    trace = written([each for each in asked if each.go or each.life_ns], "egress")
+    assert len(paced_connects(trace, ())) == 1
+    few = Loss(trace.start_ns, trace.end_ns, 0, 2)
+    (told,) = paced_connects(replace(trace, losses=(few,)), ())
+    assert told.confidence <= 0.75
+    many = replace(few, count=30)
+    assert paced_connects(replace(trace, losses=(many,)), ()) == []
