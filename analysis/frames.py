@@ -93,13 +93,13 @@ _ORDER = (
 def binds_table(trace: Trace) -> pd.DataFrame:
     """Return one row per call of bind(2) or listen(2), and per connect that found no local port.
 
-    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (null: not known),
-    protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they were asked for, port_got
-    (null: none, or not known), errno (0: it worked), options (those that were on, with commas;
-    null: not known), call (bind, listen, autobind), holders (who held the port when the call
-    failed, in words), advice (what to do), error (the errno's name), family (4, 6), call_ns
-    (entered), fd, backlog (of listen), cgroup, container, user, and of autobind
-    daddr and dport, where to.
+    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (of the caller at the
+    call; null: not known), protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they
+    were asked for, port_got (null: none, or not known), errno (0: it worked), options (those that
+    were on, with commas; null: not known), call (bind, listen, autobind), holders (who held the
+    port when the call failed, in words), advice (what to do), error (the errno's name), family (4,
+    6), call_ns (entered), fd, backlog (of listen), cgroup, container, user, and of autobind daddr
+    and dport, where to.
     """
     rows = trace.binds
     columns: dict[str, Any] = {
@@ -108,6 +108,7 @@ def binds_table(trace: Trace) -> pd.DataFrame:
     }
     columns |= {
         **_process_columns(rows, trace.processes),
+        "netns": _netns(trace),
         "port_asked": rows["port_asked"],
         "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
         "addr": _texts(rows["addr"], _address),
@@ -123,6 +124,14 @@ def binds_table(trace: Trace) -> pd.DataFrame:
         "dport": _nullable(rows["dport"], rows["dport"] == 0),
     }
     return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
+
+
+def _netns(trace: Trace) -> Any:
+    rows, known = trace.binds, trace.binds["netns"].astype(np.int64)
+    looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
+    for at in np.flatnonzero((known == 0) & np.isin(rows["time_ns"], looked)).tolist():
+        known[at] = bind_names.netns(rows[at], bind_names.looked(trace, rows[at]))
+    return _nullable(known, known == 0)
 
 
 def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | None]) -> Any:

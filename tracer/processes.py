@@ -101,6 +101,14 @@ def netns(pid: int) -> int:
     return _inode(_PROC / str(pid) / "ns" / "net")
 
 
+def netns_of_thread(pid: int, tid: int) -> int:
+    """Return the number of the network namespace of one thread of a process, 0 when it is gone.
+
+    setns(2) moves a thread alone: others of its process may be elsewhere.
+    """
+    return _inode(_PROC / str(pid) / "task" / str(tid) / "ns" / "net")
+
+
 def user_name(uid: int) -> str:
     """Return the name of a user, or the number as text when there is none."""
     try:

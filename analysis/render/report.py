@@ -187,7 +187,7 @@ def bind_json(
         "container_name": _plain(known.container_name),
         "ns_pid": known.ns_pid or None,
         "uid": int(row["uid"]),
-        "netns": known.netns or None,
+        "netns": bind_names.netns(row, found) or None,
         "call": bind_names.call(row),
         "protocol": bind_names.protocol(row) or None,
         "family": {2: 4, 10: 6}.get(int(row["family"])),
