@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.recfunctions import repack_fields
 
-from porttrace.analysis import bind_failed, bind_names, concurrency, ladder, names
-from porttrace.analysis.bind_reasons import explain
+from porttrace.analysis import bind_names, concurrency, ladder, names
+from porttrace.analysis.bind_told import Told
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
     Attempts,
     BindCall,
     Binds,
-    Looked,
     Origin,
     Outcome,
     Process,
@@ -145,32 +143,14 @@ def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | No
 
 
 def _told_columns(trace: Trace) -> dict[str, Any]:
-    # Who held the port, and what to do; calls that failed alike cost one thought.
-    rows, history = trace.binds, bind_failed.History(trace)
+    # Who held the port, and what to do.
+    rows, told = trace.binds, Told(trace)
     holders, advice = np.full((2, len(rows)), "", object)
-    known: dict[bytes, tuple[str, str]] = {}
-    alike = repack_fields(rows[[*_ALIKE]])  # without the bytes of other columns between
     looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
-    wanted = (rows["errno"] > 0) | np.isin(rows["time_ns"], looked)
-    for at in np.flatnonzero(wanted & (rows["call"] != BindCall.autobind)).tolist():
-        found = bind_names.looked(trace, rows[at])
-        key = alike[at].tobytes() + str(id(found)).encode()
-        if key not in known:
-            known[key] = _told(history, rows[at], found)
-        holders[at], advice[at] = known[key]
+    wanted = np.flatnonzero((rows["errno"] > 0) | np.isin(rows["time_ns"], looked))
+    for at, (who, first) in zip(wanted.tolist(), told.of(rows[wanted]), strict=True):
+        holders[at], advice[at] = _plain("; ".join(who)), _plain(first)
     return {"holders": holders, "advice": advice}
-
-
-_ALIKE = ("pid", "fd", "call", "protocol", "addr", "port_asked", "errno", "options")
-
-
-def _told(history: bind_failed.History, row: np.void, found: Looked | None) -> tuple[str, str]:
-    held = bind_failed.holders_of(history, row, found)
-    words = "; ".join(map(bind_names.holder, held)) or bind_names.not_shown(row, found)
-    if not row["errno"]:
-        return _plain(words), ""
-    lines = explain(bind_failed.failed(history, row)).advice
-    return _plain(words), _plain(lines[0] if lines else "")
 
 
 def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:

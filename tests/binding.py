@@ -67,7 +67,9 @@ def trace_of_binds(*calls: Events, looked: list[Looked] | None = None, **about: 
     binds = binds_of(events)
     known = {
         int(row["pid"]): Process(
-            int(row["pid"]), comm=bytes(row["comm"]).decode(), exe="/usr/bin/web"
+            int(row["pid"]),
+            comm=bytes(row["comm"]).decode(errors="backslashreplace"),
+            exe="/usr/bin/web",
         )
         for row in binds
     }
