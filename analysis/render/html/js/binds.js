@@ -39,7 +39,7 @@ function bindsNote() {
   const { failed, worked, rows } = DATA.binds;
   const all = count(failed + worked, "call of bind and listen", "calls of bind and listen");
   const shown = rows.length < failed + worked ? ` This page has the first ${thousands(rows.length)} of them.` : "";
-  const advice = failed ? " What to do about a failure stands in its finding above." : "";
+  const advice = rows.some((row) => row.finding != null) ? " What to do about a failure stands in its finding above." : "";
   return `${all}: ${thousands(failed)} failed, ${thousands(worked)} worked.${shown}${advice}`;
 }
 
