@@ -17,6 +17,7 @@ from porttrace.analysis.recording import Recording, load
 
 DATA = Path(__file__).parent / "data"
 FILES = sorted(DATA.glob("v*-*.ptrace"))
+_BIND = ("comm", "call", "protocol", "local", "port_got", "error", "options", "netns")
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
@@ -38,14 +39,12 @@ def _attempts(recording: Recording) -> Iterator[str]:
 
 def _binds(recording: Recording) -> Iterator[str]:
     trace = recording.trace
-    for row, each in zip(tables.binds(trace).itertuples(index=False), trace.binds, strict=True):
+    rows = tables.binds(trace)[[*_BIND]].itertuples(index=False, name=None)
+    for row, each in zip(rows, trace.binds, strict=True):
         looked = bind_names.looked(trace, each)
         holders = [f"{who.kind}/{who.pid}/{who.user}" for who in looked.holders] if looked else []
-        yield (
-            f"{row.comm} {row.call} {row.protocol or '-'} {row.local} got={row.port_got} "
-            f"{row.error or 'ok'} options={row.options or '-'} netns={row.netns} "
-            f"holders={','.join(holders) or '-'}"
-        )
+        told = [f"{name}={value}" for name, value in zip(_BIND, row, strict=True)]
+        yield f"{' '.join(told)} holders={','.join(holders) or '-'}"
 
 
 def _findings(recording: Recording) -> Iterator[str]:

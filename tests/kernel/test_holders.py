@@ -62,10 +62,10 @@ def test_another_network_namespace(hosts: Hosts) -> None:
     with running(hosts.in_server(["python3", "-c", SERVER])) as (pid, port):
         (found,) = holders("tcp", "", port, f"/proc/{pid}/ns/net")
         assert (found.kind, found.pid, found.netns) == ("listener", pid, number_of(pid))
-        found = elsewhere("tcp", port, others(OURS))
-        (beside,) = found.holders
+        seen = elsewhere("tcp", port, others(OURS))
+        (beside,) = seen.holders
         assert (beside.kind, beside.pid, beside.netns) == ("namespace", pid, number_of(pid))
-        assert found.closed == found.beyond == ()
+        assert seen.closed == seen.beyond == ()
         assert beside.state == "LISTEN"
         assert beside.why.startswith(f"in another network namespace (that of python3, pid {pid}),")
         assert [each.pid for each in elsewhere("udp", port, others(OURS)).holders] == [pid]
@@ -109,8 +109,8 @@ def test_those_beyond_the_bound_are_named(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_namespace_whose_oldest_process_ended_is_looked_at_by_another() -> None:
     with three_namespaces(43614) as (pid, stranger, _):
         # GIVEN one that is gone, and one that is elsewhere by now
-        places = {number_of(pid): (2**22 + 1, stranger, pid)}
-        (found,) = elsewhere("tcp", 43614, Others(places)).holders
+        among = Others({number_of(pid): (2**22 + 1, stranger, pid)})
+        (found,) = elsewhere("tcp", 43614, among).holders
         assert (found.pid, found.netns) == (pid, number_of(pid))
         assert f"(that of python3, pid {pid})" in found.why
         # THEN of one that is gone as a whole nothing is said
