@@ -44,8 +44,8 @@ Facts = dict[str, int | str]
 # For a trace: what takes long is for those who ask one question only.
 QUICK = Look(strays=False)
 _UNKNOWN = (
-    "who holds the port could not be looked up: the process was gone before its network namespace "
-    "could be read, and the kernel did not tell it (for that it needs BTF)"
+    "who holds the port could not be looked up: before its network namespace could be read the "
+    "process was gone, or in another one; the kernel did not tell it (for that it needs BTF)"
 )
 _CLOSED = (
     "who holds the port could not be looked up: the network namespace of the process was gone "

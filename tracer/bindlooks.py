@@ -32,14 +32,20 @@ _WAIT_MS = 100
 _REUSEPORT = 2  # OPTION_REUSEPORT
 _V6ONLY = 4  # OPTION_V6ONLY
 
+Moved = Callable[[int], int]
 _Found = tuple[tuple[Holder, ...], Facts]
 
 
 class Lookups:
-    """Looks into what comes by `bell` until `stop`."""
+    """Looks into what comes by `bell` until `stop`. `moved_ns` is as Probe.moved_ns."""
 
-    def __init__(self, bell: PerfBuffer, name_of: Callable[[Container], str] | None = None) -> None:
-        self._bell, self._name_of = bell, name_of
+    def __init__(
+        self,
+        bell: PerfBuffer,
+        name_of: Callable[[Container], str] | None = None,
+        moved_ns: Moved = lambda _: 0,
+    ) -> None:
+        self._bell, self._name_of, self._moved_ns = bell, name_of, moved_ns
         self._done: list[Looked] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -66,7 +72,7 @@ class Lookups:
         self._round()
 
     def _round(self) -> None:
-        kinds = alike(complete(self._bell.read()))
+        kinds = alike(complete(self._bell.read()), self._moved_ns)
         for failure, keys in list(kinds.items())[:MOST_KINDS]:
             begun_s = time.monotonic()
             found = self._look(failure, thorough=len(kinds) < _THOROUGH_UNDER)
@@ -94,15 +100,15 @@ class Lookups:
             ), {}
 
 
-def alike(events: Events) -> dict[Failure, list[tuple[int, int]]]:
+def alike(events: Events, moved_ns: Moved) -> dict[Failure, list[tuple[int, int]]]:
     """Return the failed calls by what they have in common: time_ns and tid of each."""
     kinds: dict[Failure, list[tuple[int, int]]] = {}
-    for failure, key in _failures(events):
+    for failure, key in _failures(events, moved_ns):
         kinds.setdefault(failure, []).append(key)
     return kinds
 
 
-def _failures(events: Events) -> Iterator[tuple[Failure, tuple[int, int]]]:
+def _failures(events: Events, moved_ns: Moved) -> Iterator[tuple[Failure, tuple[int, int]]]:
     for event in events:
         pid, tid = int(event["pid"]), int(event["tid"])
         failure = Failure(
@@ -113,12 +119,17 @@ def _failures(events: Events) -> Iterator[tuple[Failure, tuple[int, int]]]:
             errno=-int(event["error"]),
             v6only=bool(event["answer"] & _V6ONLY),
             reuseport=bool(event["answer"] & _REUSEPORT),
-            # Without BTF the kernel does not tell: then that of the thread, if it is still there.
-            # What it was when its process was first seen, or that of all who are traced, would be
-            # a guess: an innocent in another namespace may have the port.
-            netns=int(event["peer_pid"]) or processes.netns_of_thread(pid, tid),
+            netns=int(event["peer_pid"]) or _netns_now(pid, tid, int(event["call_ns"]), moved_ns),
         )
         yield failure, (int(event["time_ns"]), tid)
+
+
+# Without BTF the kernel does not tell: then that of the thread, if it is still there and has not
+# moved. What it was when its process was first seen, or that of all who are traced, would be a
+# guess: an innocent in another namespace may have the port. Read first: it may move meanwhile.
+def _netns_now(pid: int, tid: int, called_ns: int, moved_ns: Moved) -> int:
+    number = processes.netns_of_thread(pid, tid)
+    return number if moved_ns(tid) < called_ns else 0
 
 
 def address_of(packed: bytes) -> str:

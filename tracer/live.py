@@ -98,7 +98,7 @@ class LiveTrace:
             self._reader = Reader(self.probe)
             self._known.update({pid: self._now(pid) for pid in self.options.pids})
             bell = self.probe.bell()
-            self._lookups = Lookups(bell, self._names.of) if bell else None
+            self._lookups = Lookups(bell, self._names.of, self.probe.moved_ns) if bell else None
             self._first = dict(self._known)
             self._begin_samples()
         except BaseException:

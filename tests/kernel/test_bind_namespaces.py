@@ -113,13 +113,18 @@ def test_two_sockets_of_two_namespaces_share_nothing() -> None:
 
 @pytest.mark.parametrize(("how", "number"), [("together", 1), ("apart", 0)])
 def test_without_btf_namespaces_are_told_apart_too(how: str, number: int) -> None:
-    # it stays for a moment, so that /proc can tell where it is
-    stays = SHARE.replace("second = serve()", "import time; time.sleep(0.5); second = serve()")
-    program = f"{stays}\ntime.sleep(0.5)"
-    done = run_with(
-        NOTHING + "/sys/kernel/btf", "--json", "--", "/usr/bin/python3", "-c", program, how
-    )
-    assert len(read(done).findings("port-shared")) == number
+    # the second time it stays for a moment, so that /proc can tell where it is
+    program = f"import time\n{SHARE}\ntime.sleep(2)"
+    hidden = NOTHING + "/sys/kernel/btf"
+    for _ in range(3):
+        traced = read(run_with(hidden, "--json", "--", "/usr/bin/python3", "-c", program, how))
+        if traced.report["trust"]["complete"]:
+            break  # else the kernel left out a call on a busy machine
+    assert len(traced.findings("port-shared")) == number
+    where = [row["netns"] for row in traced.of("bind") if row["call"] == "listen"]
+    said = json.loads(next(line for line in traced.notes.splitlines() if line.startswith("[")))
+    # THEN what it left at once is not known, or was read in time, and never told as where it went
+    assert where[0] in (said[0], None) and where[1] == said[1]
 
 
 def test_without_btf_nobody_is_named_for_who_is_gone(hosts: Hosts) -> None:
@@ -131,6 +136,7 @@ def test_without_btf_nobody_is_named_for_who_is_gone(hosts: Hosts) -> None:
         done = run_with(NOTHING + "/sys/kernel/btf", "--json", "--", *there, *again)
     failed = [row for row in read(done).of("bind") if row["error"] == "EADDRINUSE"]
     assert len(failed) == 3
+    assert innocent not in [row["facts"].get("netns_pid") for row in failed]
     for row in failed:
         # THEN it is who has it there, or the reason why nobody can be told, and never the other
         (holder,) = row["holders"]

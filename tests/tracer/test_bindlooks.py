@@ -23,6 +23,11 @@ from porttrace.tracer.facts import Looked
 OURS = os.stat("/proc/self/ns/net").st_ino
 
 
+def never(tid: int) -> int:
+    """Say of every thread that it did not move."""
+    return 0
+
+
 class Bell:
     """A buffer that gives these rounds, one a read."""
 
@@ -67,7 +72,7 @@ def server() -> Iterator[socket.socket]:
 def test_what_is_alike_is_one() -> None:
     events = np.concatenate([failures(3), failures(2, to="[::1]:443", protocol="udp")])
     events["pid"][3:], events["peer_pid"][3:] = 2**22 + 1, 5
-    (one, two), (keys, more) = zip(*alike(events).items(), strict=True)
+    (one, two), (keys, more) = zip(*alike(events, never).items(), strict=True)
     assert (one.protocol, one.address, one.port, one.errno) == ("tcp", "0.0.0.0", 80, 98)
     assert (two.protocol, two.address, two.port, two.netns) == ("udp", "::1", 443, 5)
     assert keys == [(S, os.getpid()), (S + 1, os.getpid()), (S + 2, os.getpid())] and len(more) == 2
@@ -163,7 +168,7 @@ def test_no_holder_is_taken_from_a_guessed_namespace(
 def test_the_kernels_number_counts_before_all_others() -> None:
     events = failures(1)
     events["peer_pid"] = 4026531999
-    (failure,) = alike(events)
+    (failure,) = alike(events, never)
     assert failure.netns == 4026531999
 
 
@@ -171,12 +176,22 @@ def test_without_btf_it_is_that_of_the_thread_while_it_is_there() -> None:
     # GIVEN a failure of which the kernel did not tell the namespace
     events = failures(1)
     events["peer_pid"], events["tid"] = 0, threading.get_native_id()
-    (failure,) = alike(events)
+    (failure,) = alike(events, never)
     assert failure.netns == os.stat("/proc/thread-self/ns/net").st_ino
     # THEN one of a thread that is gone is in none that is known, though its process is still there
     events["tid"] = 2**22 + 1
-    (failure,) = alike(events)
+    (failure,) = alike(events, never)
     assert failure.netns == 0
+
+
+@pytest.mark.parametrize(("moved_ns", "known"), [(0, True), (S - 9_000, True), (S, False)])
+def test_without_btf_a_thread_that_went_elsewhere_since_is_not_believed(
+    moved_ns: int, known: bool
+) -> None:
+    events = failures(1)  # the call was entered 4 us before S
+    events["peer_pid"], events["tid"] = 0, threading.get_native_id()
+    (failure,) = alike(events, lambda tid: moved_ns)
+    assert bool(failure.netns) == known
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own takes root")
@@ -188,7 +203,8 @@ def test_without_btf_a_thread_that_moved_is_where_it_is_now() -> None:
         assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET
         events = failures(1)
         events["peer_pid"], events["tid"] = 0, threading.get_native_id()
-        seen.extend((os.stat("/proc/thread-self/ns/net").st_ino, next(iter(alike(events))).netns))
+        (failure,) = alike(events, never)
+        seen.extend((os.stat("/proc/thread-self/ns/net").st_ino, failure.netns))
 
     thread = threading.Thread(target=moved)
     thread.start()
