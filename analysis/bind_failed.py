@@ -100,22 +100,20 @@ class History:
 
     def netns(self, row: np.void) -> int:
         """Return the number of the network namespace of a call, 0 where it is not known."""
-        found = bind_names.looked(self.trace, row)
-        known = self.trace.processes.get(int(row["pid"]))
-        number = found.facts.get("netns", 0) if found else 0
-        return int(number) or (known.netns if known else 0)
+        return bind_names.netns(row, bind_names.looked(self.trace, row))
 
     def bound_before(self, row: np.void) -> np.void | None:
         """Return the latest bind of the port that `row` wants, None where there is none.
 
         Of another socket, in the same network namespace, and of a process that had not ended by
-        then.
+        then. Where the namespace of one is not known, only its own process's counts.
         """
         exits, netns = self.trace.exits, self.netns(row)
         for each in reversed(self._bound.get((int(row["protocol"]), int(row["port_asked"])), [])):
             gone = exits.get(int(each["pid"]), _NEVER) < row["time_ns"]
             same = (each["pid"], each["fd"]) == (row["pid"], row["fd"])
-            if each["pid"] != row["pid"] and (not netns or self.netns(each) != netns):
+            theirs = self.netns(each)
+            if theirs != netns if netns and theirs else each["pid"] != row["pid"]:
                 continue
             if each["time_ns"] < row["call_ns"] and not gone and not same:
                 return each
@@ -182,7 +180,7 @@ def _from_history(history: History, row: np.void) -> tuple[Holder, ...]:
     holder = _bound_before(history.trace, each, row)
     if history.listened_before(holder.pid, holder.port, int(row["time_ns"])):
         holder = replace(holder, kind="listener")
-    return (holder,)
+    return (replace(holder, netns=history.netns(each)),)
 
 
 def _bound_before(trace: Trace, each: np.void, row: np.void) -> Holder:
@@ -197,7 +195,6 @@ def _bound_before(trace: Trace, each: np.void, row: np.void) -> Holder:
         uid=int(each["uid"]),
         user=bind_names.user(trace, each),
         container=known.container if known else "",
-        netns=known.netns if known else 0,
         age_s=(int(row["time_ns"]) - int(each["time_ns"])) / 1e9,
         reuseport=bind_names.option(each, BindOption.reuseport),
         v6only=bind_names.option(each, BindOption.v6only),

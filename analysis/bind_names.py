@@ -75,6 +75,21 @@ def user(trace: Trace, row: np.void) -> str:
     return next((each.user for each in trace.processes.values() if each.uid == uid), "")
 
 
+def netns(row: np.void, found: Looked | None) -> int:
+    """Return the number of the network namespace of a call, 0 where nobody knows it.
+
+    As the kernel recorded it; without BTF as it was read when the call was looked into (`found`).
+    Never that of the process at another time: it may have moved, and ports of two namespaces have
+    nothing to do with each other.
+    """
+    if row["netns"]:
+        return int(row["netns"])
+    if found is None or found.facts.get("netns_by"):
+        return 0
+    number = found.facts.get("netns", 0)
+    return number if isinstance(number, int) else 0
+
+
 def key(row: np.void) -> tuple[int, int]:
     """Return what the row is called in `Trace.looked`."""
     return int(row["time_ns"]), int(row["tid"])

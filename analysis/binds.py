@@ -19,6 +19,7 @@ _CALL_OF = {
 }
 _SAME = ("time_ns", "call_ns", "sock", "cgroup", "pid", "tid", "uid", "fd", "family", "comm")
 _RENAMED = {
+    "netns": "peer_pid",
     "port_asked": "sport",
     "addr": "saddr",
     "protocol": "newstate",

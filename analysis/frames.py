@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib.recfunctions import repack_fields
 
-from porttrace.analysis import bind_failed, bind_names, concurrency, ladder, names
-from porttrace.analysis.bind_reasons import explain
+from porttrace.analysis import bind_names, concurrency, ladder, names
+from porttrace.analysis.bind_told import Told
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
     Attempts,
     BindCall,
     Binds,
-    Looked,
     Origin,
     Outcome,
     Process,
@@ -93,13 +91,13 @@ _ORDER = (
 def binds_table(trace: Trace) -> pd.DataFrame:
     """Return one row per call of bind(2) or listen(2), and per connect that found no local port.
 
-    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (null: not known),
-    protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they were asked for, port_got
-    (null: none, or not known), errno (0: it worked), options (those that were on, with commas;
-    null: not known), call (bind, listen, autobind), holders (who held the port when the call
-    failed, in words), advice (what to do), error (the errno's name), family (4, 6), call_ns
-    (entered), fd, backlog (of listen), cgroup, container, user, and of autobind
-    daddr and dport, where to.
+    Columns: time_ns (returned; CLOCK_MONOTONIC), pid, tid, comm, uid, netns (of the caller at the
+    call; null: not known), protocol (tcp, udp, "" not known), addr and port_asked (0: any) as they
+    were asked for, port_got (null: none, or not known), errno (0: it worked), options (those that
+    were on, with commas; null: not known), call (bind, listen, autobind), holders (who held the
+    port when the call failed, in words), advice (what to do), error (the errno's name), family (4,
+    6), call_ns (entered), fd, backlog (of listen), cgroup, container, user, and of autobind daddr
+    and dport, where to.
     """
     rows = trace.binds
     columns: dict[str, Any] = {
@@ -108,6 +106,7 @@ def binds_table(trace: Trace) -> pd.DataFrame:
     }
     columns |= {
         **_process_columns(rows, trace.processes),
+        "netns": _netns(trace),
         "port_asked": rows["port_asked"],
         "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
         "addr": _texts(rows["addr"], _address),
@@ -125,6 +124,14 @@ def binds_table(trace: Trace) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
 
 
+def _netns(trace: Trace) -> Any:
+    rows, known = trace.binds, trace.binds["netns"].astype(np.int64)
+    looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
+    for at in np.flatnonzero((known == 0) & np.isin(rows["time_ns"], looked)).tolist():
+        known[at] = bind_names.netns(rows[at], bind_names.looked(trace, rows[at]))
+    return _nullable(known, known == 0)
+
+
 def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | None]) -> Any:
     # Rows that are alike in these columns have the same text.
     keys = np.zeros(len(rows), np.int64)
@@ -136,32 +143,14 @@ def _each(rows: Binds, names_: Sequence[str], text: Callable[[np.void], str | No
 
 
 def _told_columns(trace: Trace) -> dict[str, Any]:
-    # Who held the port, and what to do; calls that failed alike cost one thought.
-    rows, history = trace.binds, bind_failed.History(trace)
+    # Who held the port, and what to do.
+    rows, told = trace.binds, Told(trace)
     holders, advice = np.full((2, len(rows)), "", object)
-    known: dict[bytes, tuple[str, str]] = {}
-    alike = repack_fields(rows[[*_ALIKE]])  # without the bytes of other columns between
     looked = np.fromiter((key[0] for key in trace.looked), np.int64, len(trace.looked))
-    wanted = (rows["errno"] > 0) | np.isin(rows["time_ns"], looked)
-    for at in np.flatnonzero(wanted & (rows["call"] != BindCall.autobind)).tolist():
-        found = bind_names.looked(trace, rows[at])
-        key = alike[at].tobytes() + str(id(found)).encode()
-        if key not in known:
-            known[key] = _told(history, rows[at], found)
-        holders[at], advice[at] = known[key]
+    wanted = np.flatnonzero((rows["errno"] > 0) | np.isin(rows["time_ns"], looked))
+    for at, (who, first) in zip(wanted.tolist(), told.of(rows[wanted]), strict=True):
+        holders[at], advice[at] = _plain("; ".join(who)), _plain(first)
     return {"holders": holders, "advice": advice}
-
-
-_ALIKE = ("pid", "fd", "call", "protocol", "addr", "port_asked", "errno", "options")
-
-
-def _told(history: bind_failed.History, row: np.void, found: Looked | None) -> tuple[str, str]:
-    held = bind_failed.holders_of(history, row, found)
-    words = "; ".join(map(bind_names.holder, held)) or bind_names.not_shown(row, found)
-    if not row["errno"]:
-        return _plain(words), ""
-    lines = explain(bind_failed.failed(history, row)).advice
-    return _plain(words), _plain(lines[0] if lines else "")
 
 
 def concurrency_table(trace: Trace, scope: str) -> pd.DataFrame:

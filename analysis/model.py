@@ -172,6 +172,7 @@ BIND = np.dtype(
         ("pid", "<u4"),
         ("tid", "<u4"),
         ("uid", "<u4"),
+        ("netns", "<u4"),  # network namespace of the caller as the kernel saw it; 0 not known
         ("backlog", "<u4"),  # of listen(2)
         ("fd", "<i4"),
         ("errno", "<i4"),  # positive errno, 0: it got what it wanted

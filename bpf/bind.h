@@ -191,6 +191,17 @@ static __always_inline u32 caller_netns(void)
 	return inum;
 }
 
+#ifdef MOVES
+/* Before it goes: whoever reads then where the thread is, and finds no move, reads what was so. */
+static __always_inline void thread_moves(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	u64 now_ns = bpf_ktime_get_ns();
+
+	moves.update(&tid, &now_ns);
+}
+#endif
+
 static __always_inline void fill_bind(struct event *e, struct bind_call *b, struct fd_state *state,
 				      long ret)
 {

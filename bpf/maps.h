@@ -257,6 +257,13 @@ BPF_HASH(socket_calls, u32, struct fd_state, MAX_THREADS);
 #ifdef BINDS
 /* inserts: sys_enter_bind, sys_enter_listen; deletes: their exits, thread exit; one a thread. */
 BPF_HASH(bind_calls, u32, struct bind_call, MAX_THREADS);
+#ifdef MOVES
+/*
+ * By thread, when it began to go to other namespaces last. inserts: sys_enter_setns and
+ * sys_enter_unshare; reads: user space. Least recently used go first.
+ */
+BPF_TABLE("lru_hash", u32, u64, moves, 16384);
+#endif
 /* inserts: sys_enter_setsockopt; deletes: its exit, thread exit; one a thread. */
 BPF_HASH(option_calls, u32, struct option_call, MAX_THREADS);
 #endif

@@ -18,6 +18,7 @@
  *   BINDS               tell of bind(2) and listen(2)
  *   BINDS_FIXED         of bind(2) that got what it wanted, only with a port that was named
  *   BINDS_FAILED        only of those that failed
+ *   MOVES               BINDS without HAVE_NETNS: note which threads change their namespaces
  *   V6ONLY_BY_DEFAULT   sockets of IPv6 begin with IPV6_V6ONLY (net.ipv6.bindv6only)
  *   FENTRY, KPROBE      hook the kernel's own connect and accept, in this way
  *   FENTRY_RESULT_AT=n  FENTRY: the result of inet_csk_accept follows n arguments, on
@@ -115,6 +116,20 @@ int on_listen_enter(struct tracepoint__syscalls__sys_enter_listen *args)
 int on_listen_exit(struct tracepoint__syscalls__sys_exit_listen *args)
 {
 	bind_exit(args, args->ret);
+	return 0;
+}
+#endif
+
+#ifdef MOVES
+int on_setns_enter(struct tracepoint__syscalls__sys_enter_setns *args)
+{
+	thread_moves();
+	return 0;
+}
+
+int on_unshare_enter(struct tracepoint__syscalls__sys_enter_unshare *args)
+{
+	thread_moves();
 	return 0;
 }
 #endif

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,11 +14,20 @@ from porttrace.tracer.namespaces import enter_command, in_netns
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
-from porttrace.tracer.ports.others import Others, elsewhere, others, sees_others
+from porttrace.tracer.ports.others import (
+    MOST_LOOKED_AT,
+    Beside,
+    Others,
+    elsewhere,
+    others,
+    sees_others,
+)
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.peek import Options
 from porttrace.tracer.ports.socks import Sock
 from porttrace.tracer.ports.trybind import Ask, try_bind
+
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ def look_at(
     matters = Look(options=wish.reuseaddr or wish.reuseport)
     seen = see(protocol, "", port, wish.netns, how=matters)
     here = in_netns(wish.netns, lambda: _here(seen, wish))
-    beside, missed = elsewhere(protocol, port, _others(seen.settings.netns), name_of)
+    beside = elsewhere(protocol, port, _others(seen.settings.netns), name_of)
     asked = Claim(protocol, wish.address, port, wish.v6only, wish.reuseaddr, wish.reuseport,
                   wish.uid)  # fmt: skip
     standing = claims(seen)
@@ -56,8 +66,8 @@ def look_at(
         reserved=seen.settings.reserved,
         unprivileged_from=seen.settings.unprivileged_from,
         holders=told,
-        beside=beside,
-        not_seen=_not_seen(protocol, seen, missed, bool(told)),
+        beside=beside.holders,
+        not_seen=_not_seen(protocol, seen, beside, bool(told)),
         asked=asked,
         user=processes.user_name(wish.uid),
         bind=bind,
@@ -71,7 +81,7 @@ def look_at(
 def _others(netns: int) -> Others:
     # None without root: what a user's own processes are in comes and goes. The same for all ports
     # that one command is asked about.
-    return others(netns) if sees_others() else Others({})
+    return others(netns) if sees_others() else Others()
 
 
 def claims(seen: Seen) -> list[Claim]:
@@ -139,7 +149,7 @@ def _trial(protocol: str, port: int, wish: Wish) -> tuple[str, int]:
     return tried.call, tried.errno
 
 
-def _not_seen(protocol: str, seen: Seen, missed: int, is_held: bool) -> tuple[str, ...]:
+def _not_seen(protocol: str, seen: Seen, beside: Beside, is_held: bool) -> tuple[str, ...]:
     told = []
     if seen.owners.hidden:
         told.append(hidden(seen.owners.hidden))
@@ -148,7 +158,19 @@ def _not_seen(protocol: str, seen: Seen, missed: int, is_held: bool) -> tuple[st
     if not sees_others():
         # Without a number: most of them do not even show, and the rest comes and goes.
         told.append("other network namespaces: they were not looked at (root may)")
-    elif missed:
-        spaces = "namespace" if missed == 1 else "namespaces"
-        told.append(f"{missed} other network {spaces}, which may not be entered or took too long")
+    for pids, why in (
+        (beside.closed, "may not be entered"),
+        (beside.beyond, f"no more than {MOST_LOOKED_AT} are looked at; --netns PID does"),
+    ):
+        if pids:
+            told.append(f"{_spaces(pids)}: {why}")
     return tuple(told)
+
+
+def _spaces(pids: Sequence[int]) -> str:
+    # Each by its oldest process, which `--netns` takes.
+    those = ", ".join(f"pid {pid}" for pid in pids[:_MOST_NAMED])
+    rest = f" and {len(pids) - _MOST_NAMED} more" if len(pids) > _MOST_NAMED else ""
+    if len(pids) == 1:
+        return f"another network namespace, that of {those}"
+    return f"{len(pids)} other network namespaces, those of {those}{rest}"

@@ -33,6 +33,7 @@ def call(
     on: BindOption = BindOption(0),  # noqa: B008 (a plain number)
     known: int = ALL_OPTIONS,
     backlog: int = 0,
+    netns: int = 1,
 ) -> Events:
     """Return the record of one call that returned at `at` (ns)."""
     address, _, port = to.rpartition(":")
@@ -44,6 +45,7 @@ def call(
     event["saddr"], event["sport"] = packed(address.strip("[]")), int(port)
     event["dport"] = (0 if error else int(port)) if got is None else got
     event["answer"], event["answers"], event["in_flight"] = on, known, backlog
+    event["peer_pid"] = netns
     event["gate_stack"] = event["connect_stack"] = -1
     return event
 
@@ -65,7 +67,9 @@ def trace_of_binds(*calls: Events, looked: list[Looked] | None = None, **about: 
     binds = binds_of(events)
     known = {
         int(row["pid"]): Process(
-            int(row["pid"]), comm=bytes(row["comm"]).decode(), exe="/usr/bin/web", netns=1
+            int(row["pid"]),
+            comm=bytes(row["comm"]).decode(errors="backslashreplace"),
+            exe="/usr/bin/web",
         )
         for row in binds
     }

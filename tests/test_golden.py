@@ -11,17 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from porttrace.analysis import tables
+from porttrace.analysis import bind_names, tables
+from porttrace.analysis.model import Finding
 from porttrace.analysis.recording import Recording, load
 
 DATA = Path(__file__).parent / "data"
 FILES = sorted(DATA.glob("v*-*.ptrace"))
+_BIND = ("comm", "call", "protocol", "local", "port_got", "error", "options", "netns")
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def told(recording: Recording) -> str:
-    """Return what must not change: each attempt, then each finding without its wording."""
-    return "\n".join((*_attempts(recording), "", *_findings(recording), ""))
+    """Return what must not change: attempts, binds, then the findings without their wording."""
+    binds = [*_binds(recording)]
+    parts = (*_attempts(recording), "", *binds, *[""] * bool(binds), *_findings(recording), "")
+    return "\n".join(parts)
 
 
 def _attempts(recording: Recording) -> Iterator[str]:
@@ -33,17 +37,33 @@ def _attempts(recording: Recording) -> Iterator[str]:
         )
 
 
+def _binds(recording: Recording) -> Iterator[str]:
+    trace = recording.trace
+    rows = tables.binds(trace)[[*_BIND]].itertuples(index=False, name=None)
+    for row, each in zip(rows, trace.binds, strict=True):
+        looked = bind_names.looked(trace, each)
+        holders = [f"{who.kind}/{who.pid}/{who.user}" for who in looked.holders] if looked else []
+        told = [f"{name}={value}" for name, value in zip(_BIND, row, strict=True)]
+        yield f"{' '.join(told)} holders={','.join(holders) or '-'}"
+
+
 def _findings(recording: Recording) -> Iterator[str]:
     for each in recording.findings:
         yield (
             f"{each.severity} {each.rule} place={each.place or '-'} scope={each.scope or '-'} "
             f"slots={each.slots} victims={len(each.victims)} blockers={len(each.blockers)} "
-            f"suspects={','.join(suspect.kind for suspect in each.suspects) or '-'}"
+            f"suspects={','.join(suspect.kind for suspect in each.suspects) or '-'}{_port(each)}"
         )
 
 
+def _port(finding: Finding) -> str:
+    if "port" not in finding.subject:
+        return ""
+    return f" port={finding.subject['port']} kind={finding.evidence.get('kind', '-')}"
+
+
 def test_there_are_some() -> None:
-    assert len(FILES) >= 3
+    assert len(FILES) >= 4
 
 
 @each_file

@@ -44,8 +44,8 @@ Facts = dict[str, int | str]
 # For a trace: what takes long is for those who ask one question only.
 QUICK = Look(strays=False)
 _UNKNOWN = (
-    "who holds the port could not be looked up: the process was gone before its network namespace "
-    "could be read"
+    "who holds the port could not be looked up: before its network namespace could be read the "
+    "process was gone, or in another one; the kernel did not tell it (for that it needs BTF)"
 )
 _CLOSED = (
     "who holds the port could not be looked up: the network namespace of the process was gone "
@@ -67,7 +67,7 @@ class Failure:
     errno: int
     v6only: bool = False
     reuseport: bool = False
-    netns: int = 0  # its network namespace as the kernel recorded it; 0 not known
+    netns: int = 0  # its network namespace, 0 not known: never guessed
 
 
 def look_into(
@@ -76,7 +76,7 @@ def look_into(
     name_of: Callable[[Container], str] | None = None,
 ) -> tuple[tuple[Holder, ...], Facts]:
     """Return who holds the port, and the facts that decide. Never raises for what is gone."""
-    number, facts = netns_of(failure), _of_process(failure)
+    number, facts = failure.netns, _of_process(failure)
     if not number:
         return _nowhere(failure, _UNKNOWN), facts | {"netns_by": "unknown"}
     with way_in(number, failure.pid) as path:
@@ -89,14 +89,6 @@ def look_into(
             facts |= in_netns(path, lambda: _settings(failure))
         found = _holders(failure, path, thorough, name_of)
         return found, facts | _of_holder(found)
-
-
-def netns_of(failure: Failure) -> int:
-    """Return the number of the network namespace of the call, 0 where nobody knows it.
-
-    It is never guessed: in another one an innocent program may have the port.
-    """
-    return failure.netns or processes.netns(failure.pid)
 
 
 def _of_holder(found: tuple[Holder, ...]) -> Facts:

@@ -9,7 +9,7 @@ that fail alike within `ALIKE_S` share one look.
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from porttrace.tracer import processes
 from porttrace.tracer.asking import complete
@@ -17,7 +17,7 @@ from porttrace.tracer.bindfacts import Facts, Failure, look_into
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import Events
-from porttrace.tracer.facts import Holder, Looked, Process
+from porttrace.tracer.facts import Holder, Looked
 from porttrace.tracer.perfbuffer import PerfBuffer
 
 ALIKE_S = 0.25
@@ -32,23 +32,20 @@ _WAIT_MS = 100
 _REUSEPORT = 2  # OPTION_REUSEPORT
 _V6ONLY = 4  # OPTION_V6ONLY
 
+Moved = Callable[[int], int]
 _Found = tuple[tuple[Holder, ...], Facts]
 
 
 class Lookups:
-    """Looks into what comes by `bell` until `stop`. `known` are processes, which may grow.
-
-    `netns` is the only network namespace that is traced, by its number; 0: there are others, too.
-    """
+    """Looks into what comes by `bell` until `stop`. `moved_ns` is as Probe.moved_ns."""
 
     def __init__(
         self,
         bell: PerfBuffer,
-        known: Mapping[int, Process],
         name_of: Callable[[Container], str] | None = None,
-        netns: int = 0,
+        moved_ns: Moved = lambda _: 0,
     ) -> None:
-        self._bell, self._known, self._name_of, self._netns = bell, known, name_of, netns
+        self._bell, self._name_of, self._moved_ns = bell, name_of, moved_ns
         self._done: list[Looked] = []
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -75,7 +72,7 @@ class Lookups:
         self._round()
 
     def _round(self) -> None:
-        kinds = alike(complete(self._bell.read()), self._known, self._netns)
+        kinds = alike(complete(self._bell.read()), self._moved_ns)
         for failure, keys in list(kinds.items())[:MOST_KINDS]:
             begun_s = time.monotonic()
             found = self._look(failure, thorough=len(kinds) < _THOROUGH_UNDER)
@@ -103,24 +100,17 @@ class Lookups:
             ), {}
 
 
-def alike(
-    events: Events, known: Mapping[int, Process], netns: int = 0
-) -> dict[Failure, list[tuple[int, int]]]:
-    """Return the failed calls by what they have in common: time_ns and tid of each.
-
-    `netns` is the network namespace of those of which neither kernel nor /proc told it, 0: none.
-    """
+def alike(events: Events, moved_ns: Moved) -> dict[Failure, list[tuple[int, int]]]:
+    """Return the failed calls by what they have in common: time_ns and tid of each."""
     kinds: dict[Failure, list[tuple[int, int]]] = {}
-    for failure, key in _failures(events, known, netns):
+    for failure, key in _failures(events, moved_ns):
         kinds.setdefault(failure, []).append(key)
     return kinds
 
 
-def _failures(
-    events: Events, known: Mapping[int, Process], netns: int
-) -> Iterator[tuple[Failure, tuple[int, int]]]:
+def _failures(events: Events, moved_ns: Moved) -> Iterator[tuple[Failure, tuple[int, int]]]:
     for event in events:
-        pid, process = int(event["pid"]), known.get(int(event["pid"]))
+        pid, tid = int(event["pid"]), int(event["tid"])
         failure = Failure(
             pid=pid,
             protocol={6: "tcp", 17: "udp"}.get(int(event["newstate"]), ""),
@@ -129,12 +119,17 @@ def _failures(
             errno=-int(event["error"]),
             v6only=bool(event["answer"] & _V6ONLY),
             reuseport=bool(event["answer"] & _REUSEPORT),
-            netns=int(event["peer_pid"])
-            or processes.netns(pid)
-            or (process.netns if process else 0)
-            or netns,
+            netns=int(event["peer_pid"]) or _netns_now(pid, tid, int(event["call_ns"]), moved_ns),
         )
-        yield failure, (int(event["time_ns"]), int(event["tid"]))
+        yield failure, (int(event["time_ns"]), tid)
+
+
+# Without BTF the kernel does not tell: then that of the thread, if it is still there and has not
+# moved. What it was when its process was first seen, or that of all who are traced, would be a
+# guess: an innocent in another namespace may have the port. Read first: it may move meanwhile.
+def _netns_now(pid: int, tid: int, called_ns: int, moved_ns: Moved) -> int:
+    number = processes.netns_of_thread(pid, tid)
+    return number if moved_ns(tid) < called_ns else 0
 
 
 def address_of(packed: bytes) -> str:

@@ -43,6 +43,7 @@ _EARLY = "connects that fail before the SYN are not seen"
 _NAMELESS = "some errors have no number"
 _BINDS = "bind(2) and listen(2) are not seen"
 _OPTIONS = "with which options sockets were bound is asked afterwards"
+_MOVES = "who held a port may be looked for in a network namespace that a thread went to later"
 _ACCEPTS = "when connections are accepted is not seen"
 
 TRACEPOINTS = tuple(
@@ -66,6 +67,10 @@ TRACEPOINTS = tuple(
             (f"syscalls:sys_{when}_{call}", f"on_{call}_{when}", cost, "", "-DBINDS")
             for call, cost in (("setsockopt", _OPTIONS), ("bind", _BINDS), ("listen", _BINDS))
             for when in ("enter", "exit")
+        ),
+        *(
+            (f"syscalls:sys_enter_{call}", f"on_{call}_enter", _MOVES, "", "-DMOVES")
+            for call in ("setns", "unshare")
         ),
         ("tcp:tcp_receive_reset", "on_receive_reset", "some refusals have no error number"),
         ("tcp:tcp_retransmit_skb", "on_retransmit", "retransmitted SYNs are not counted"),

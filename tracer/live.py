@@ -28,7 +28,6 @@ from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
 from porttrace.tracer.origin import with_origins
-from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
@@ -100,7 +99,7 @@ class LiveTrace:
             self._reader = Reader(self.probe)
             self._known.update({pid: self._now(pid) for pid in self.options.pids})
             bell = self.probe.bell()
-            self._lookups = self._looking(bell) if bell else None
+            self._lookups = Lookups(bell, self._names.of, self.probe.moved_ns) if bell else None
             self._first = dict(self._known)
             self._begin_samples()
         except BaseException:
@@ -119,10 +118,6 @@ class LiveTrace:
         if self._wire:
             self._wire.close()
         self.probe.close()
-
-    def _looking(self, bell: PerfBuffer) -> Lookups:
-        only = next(iter(self.options.netns)) if len(self.options.netns) == 1 else 0
-        return Lookups(bell, self._known, self._names.of, only)
 
     def _begin_samples(self) -> None:
         for pid in self.options.pids or {os.getpid()}:

@@ -171,11 +171,19 @@ def inside(handle: int, work: Callable[[], _T]) -> _T:
     us moves. Raises OSError when the namespace cannot be entered, and what `work` raises.
     """
 
-    def enter() -> _T:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(handle, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    def entered() -> _T:
+        enter(handle)
         return work()
 
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(enter).result()
+        return thread.submit(entered).result()
+
+
+def enter(handle: int) -> None:
+    """Move the calling thread, which must be one of its own for that, as `inside` does.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(handle, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -63,6 +63,8 @@ class Probe:
         self._flags = [
             *options.cflags(os.getpid()), *available, "-Wno-duplicate-decl-specifier"
         ]  # fmt: skip
+        if "-DBINDS" in self._flags and "-DHAVE_NETNS" not in self._flags:
+            self._flags.append("-DMOVES")
         self._class, self._text = _bpf_class(), join_source(ROOF)
         self._modes = list(modes)
         self._stacks: dict[int, tuple[str, ...]] = {}
@@ -223,6 +225,17 @@ class Probe:
     def add_target(self, pid: int) -> None:
         """Follow one more process."""
         self._bpf["targets"][ctypes.c_uint32(pid)] = ctypes.c_uint8(1)
+
+    def moved_ns(self, tid: int) -> int:
+        """Return when a thread last began to go to other namespaces, 0: not since it was traced.
+
+        CLOCK_MONOTONIC. Only where the kernel does not tell the namespace of a call (no BTF): there
+        somebody has to know whether that of the thread is still the one.
+        """
+        if "-DMOVES" in self._flags:
+            with contextlib.suppress(KeyError):
+                return int(self._bpf["moves"][ctypes.c_uint32(tid)].value)
+        return 0
 
     def drop_target(self, pid: int) -> None:
         """Forget a process that is gone."""

@@ -24,7 +24,7 @@ SOON_NS = 1_000_000_000
 MOST = 50
 """Findings at most: of hundreds of ports one is like the other."""
 _LOOKED_AT = 32  # failures of a group that are asked for who held the port
-_ALIKE = ("comm", "uid", "call", "protocol", "addr", "port_asked", "errno")
+_ALIKE = ("comm", "uid", "netns", "call", "protocol", "addr", "port_asked", "errno")
 
 
 def bind_conflict(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
@@ -96,7 +96,8 @@ def _facts(trace: Trace, row: np.void) -> dict[str, object]:
 def _went_on(trace: Trace, rows: Binds) -> tuple[float | None, int]:
     binds, last = trace.binds, rows[-1]
     later = binds[(binds["time_ns"] > last["time_ns"]) & (binds["errno"] == 0)]
-    later = later[(later["call"] == last["call"]) & (later["protocol"] == last["protocol"])]
+    for name in ("call", "protocol", "netns"):
+        later = later[later[name] == last[name]]
     mine = later[(later["comm"] == last["comm"]) & (later["uid"] == last["uid"])]
     same = mine[(mine["port_asked"] == last["port_asked"]) & _equal(mine["addr"], last["addr"])]
     if len(same) and last["port_asked"]:

@@ -1,7 +1,9 @@
 """Rule `port-shared`: several sockets have one port, by SO_REUSEPORT or (UDP) SO_REUSEADDR.
 
 Workers of one program and one user share it on purpose. Another program or user among them gets
-a part of what was meant for the first: a leftover of an old version, or a takeover.
+a part of what was meant for the first: a leftover of an old version, or a takeover. Ports are
+counted in each network namespace apart: sockets of two share nothing, and of a call whose namespace
+nobody knows (no BTF, and the process gone) nothing is said.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,10 +40,10 @@ def port_shared(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find ports that several sockets have at once, and tell worker groups from takeovers."""
     rows = trace.binds[_sharing(trace.binds)]
     findings = []
-    for group in _groups(trace, rows):
+    for netns, group in _groups(trace, rows):
         sockets = _together(trace, group)
         if len(sockets) > 1:
-            findings.append(_finding(group[-1], sockets))
+            findings.append(_finding(netns, group[-1], sockets))
     return findings
 
 
@@ -54,13 +56,14 @@ def _sharing(binds: Binds) -> npt.NDArray[np.bool_]:
     return sharing
 
 
-def _groups(trace: Trace, rows: Binds) -> Iterator[list[np.void]]:
+def _groups(trace: Trace, rows: Binds) -> Iterator[tuple[int, list[np.void]]]:
     groups: dict[tuple[int, int, int], list[np.void]] = {}
     for row in rows:
-        known = trace.processes.get(int(row["pid"]))
-        key = known.netns if known else 0, int(row["protocol"]), int(row["port_asked"])
-        groups.setdefault(key, []).append(row)
-    yield from groups.values()
+        netns = bind_names.netns(row, bind_names.looked(trace, row))
+        if netns:  # else nobody can tell whom it meets
+            key = netns, int(row["protocol"]), int(row["port_asked"])
+            groups.setdefault(key, []).append(row)
+    yield from ((netns, group) for (netns, _, _), group in groups.items())
 
 
 # Those that had the port when the last of them got it.
@@ -100,7 +103,7 @@ def _meet(each: _Socket, last: np.void) -> bool:
     return meet(Claim(address=each.address), Claim(address=bind_names.address(last), v6only=v6only))
 
 
-def _finding(last: np.void, sockets: Sequence[_Socket]) -> Finding:
+def _finding(netns: int, last: np.void, sockets: Sequence[_Socket]) -> Finding:
     owners = sorted({(each.program, each.uid) for each in sockets})
     strange = len(owners) > 1
     port, protocol = int(last["port_asked"]), bind_names.protocol(last)
@@ -116,6 +119,7 @@ def _finding(last: np.void, sockets: Sequence[_Socket]) -> Finding:
             "kind": "multicast" if heard else "takeover" if strange else "workers",
             "sockets": len(sockets),
             "pids": pids,
+            "netns": netns,
             "options": bind_names.options(last),
             "owners": [{"program": program, "uid": uid} for program, uid in owners],
         },

@@ -174,7 +174,7 @@ def bind_json(
         "time_ns": int(row["time_ns"]),
         "call_ns": int(row["call_ns"]),
         **_caller(row, known),
-        "netns": known.netns or None,
+        "netns": bind_names.netns(row, found) or None,
         "call": bind_names.call(row),
         "protocol": bind_names.protocol(row) or None,
         "family": {2: 4, 10: 6}.get(int(row["family"])),

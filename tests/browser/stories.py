@@ -1,9 +1,11 @@
 """Traces for the HTML report: a queue, all outcomes, hostile names, and a great many attempts."""
 
+import errno
 from dataclasses import replace
 
 import numpy as np
 
+from binding import RANGE, call, in_use, listener, trace_of_binds
 from builders import MS, NEVER, Attempt, S, Story, events, packed
 from porttrace.analysis.assemble import assemble
 from porttrace.analysis.attempts import Open, step
@@ -12,9 +14,13 @@ from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import (
     ATTEMPT,
     Attempts,
+    BindOption,
+    Binds,
     Finding,
+    Holder,
     Host,
     Hypothesis,
+    Looked,
     Loss,
     Outcome,
     Party,
@@ -113,6 +119,42 @@ def waiting() -> Told:
     return trace_of(story, 9 * S), ()
 
 
+def ports() -> Told:
+    """A server whose port a client has, one with a low port, a restarted one; some that worked."""
+    client = Holder("client", address="192.0.2.1", port=43611, remote="192.0.2.9:5432", pid=77,
+                    comm="java", uid=1000, user="app", age_s=90.0)  # fmt: skip
+    addr, in_use_ = BindOption.reuseaddr, errno.EADDRINUSE
+    calls = [
+        call(to="0.0.0.0:43611", at=S, error=in_use_, on=addr, comm=b"licenced", uid=0),
+        call(to="[::]:443", at=2 * S, error=errno.EACCES, pid=8, uid=33, comm=b"web"),
+        call(to="0.0.0.0:80", at=3 * S, error=in_use_, pid=9, comm=b"old-web"),
+        call(to="192.0.2.77:53", at=4 * S, error=errno.EADDRNOTAVAIL, protocol="udp", pid=10),
+        call("listen", "127.0.0.1:8080", at=5 * S, pid=11, comm=b"api", backlog=128, on=addr),
+        call(to="127.0.0.1:0", got=40123, at=6 * S, pid=11, comm=b"api"),
+    ]
+    looks = [
+        Looked(((S, 7),), (client,), RANGE, 0.002),
+        Looked(((3 * S, 9),), (), RANGE, 0.002),
+    ]
+    trace = replace(trace_of_binds(*calls, looked=looks), host=_HOST)
+    return trace, diagnose(trace)
+
+
+def many_binds(number: int, worked: int = 30) -> Told:
+    """A server that tries again and again, and some clients."""
+    one = call(error=errno.EADDRINUSE)
+    tries = np.repeat(one, number)
+    tries["time_ns"] = S + np.arange(number) * MS
+    clients = [call(to="0.0.0.0:0", got=40000 + n, at=S + n * MS, pid=50) for n in range(worked)]
+    trace = trace_of_binds(tries, *clients)
+    return trace, diagnose(trace)
+
+
+def hostile_binds() -> Binds:
+    """Return a bind of a process with a hostile name."""
+    return in_use(comm=b"</script>\x1b\xff&", at=S).binds
+
+
 def hostile() -> Told:
     """Every name that someone else could have chosen is hostile."""
     story = events()
@@ -137,6 +179,8 @@ def hostile() -> Told:
                       container=HOSTILE, container_name=HOSTILE)  # fmt: skip
     return replace(
         trace,
+        binds=hostile_binds(),
+        looked={(S, 7): Looked(((S, 7),), (listener(comm=HOSTILE, user=HOSTILE),), {}, 0.1)},
         processes={7: process},
         host=Host(HOSTILE, HOSTILE),
         filter=HOSTILE,

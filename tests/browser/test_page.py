@@ -23,6 +23,7 @@ STORIES = (
     stories.refused,
     stories.waiting,
     stories.hostile,
+    stories.ports,
 )
 Story = Callable[[], stories.Told]
 
@@ -144,6 +145,71 @@ def test_without_findings_it_says_so(opened: Open) -> None:
 
 def _text(page: Opened) -> str:
     return page.page.locator("main").inner_text()
+
+
+def test_failed_binds_stand_in_a_table_with_who_has_the_port(opened: Open) -> None:
+    trace, findings = stories.ports()
+    page = opened((trace, findings))
+    rows = page.page.locator("#binds tbody tr")
+    expect(rows).to_have_count(4)
+    first, low, gone, _ = (re.sub(r"\s+", " ", text) for text in rows.all_inner_texts())
+    assert first.startswith("1.000000 s licenced (pid 7) 0 bind tcp 0.0.0.0:43611 reuseaddr EADDR")
+    assert "java (pid 77, user app) has it for its connection to 192.0.2.9:5432" in first
+    assert "[::]:443" in low and "EACCES permission denied" in low
+    assert "whoever held it was gone 2 ms later" in gone
+    note = page.page.locator("#binds-note").inner_text()
+    assert note.startswith("6 calls of bind and listen: 4 failed, 2 worked. What to do")
+    assert not page.page.locator("#chart").is_visible()
+
+
+def test_those_that_worked_come_with_a_key(opened: Open) -> None:
+    page = opened(stories.ports())
+    button = page.page.locator("#binds-worked")
+    button.focus()
+    page.page.keyboard.press("Enter")
+    rows = page.page.locator("#binds tbody tr")
+    expect(rows).to_have_count(6)
+    assert "ok, port 40123" in rows.nth(5).inner_text()
+    assert button.get_attribute("aria-pressed") == "true"
+    page.page.keyboard.press("Space")
+    expect(rows).to_have_count(4)
+
+
+def test_each_failure_leads_to_what_to_do_by_keys(opened: Open) -> None:
+    trace, findings = stories.ports()
+    page = opened((trace, findings))
+    links = page.page.locator("#binds tbody button")
+    expect(links).to_have_count(4)
+    for at, port in enumerate((43611, 443, 80, 53)):
+        links.nth(at).focus()
+        page.page.keyboard.press("Enter")
+        number = str(page.ask("document.activeElement.id")).removeprefix("finding-")
+        finding = findings[int(number)]
+        assert finding.subject["port"] == port
+        assert page.page.get_by_text(finding.advice[0]).first.is_visible()
+
+
+def test_many_binds_are_turned_over_page_by_page(opened: Open) -> None:
+    page = opened(stories.many_binds(3_000))
+    rows, of = page.page.locator("#binds tbody tr"), page.page.locator("#binds-of")
+    expect(rows).to_have_count(50)
+    assert of.inner_text() == "1 to 50 of 2,000 calls"
+    page.page.click("#binds-next")
+    assert of.inner_text() == "51 to 100 of 2,000 calls"
+    assert (
+        "3,030 calls of bind and listen: 3,000 failed, 30 worked. This page has the first 2,030"
+        in (page.page.locator("#binds-note").inner_text())
+    )
+
+
+def test_without_binds_there_is_no_such_section(opened: Open) -> None:
+    page = opened(stories.queue()).page
+    assert not page.locator("#binds").is_visible()
+    assert page.locator("#skip").get_attribute("href") == "#chart"
+    page = opened(stories.ports()).page
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#binds")
 
 
 def test_losses_are_in_the_trust_line(opened: Open) -> None:
@@ -303,12 +369,14 @@ _CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("story", [stories.queue, stories.every_outcome])
+@pytest.mark.parametrize("story", [stories.queue, stories.every_outcome, stories.ports])
 def test_text_has_enough_contrast(opened: Open, story: Story, theme: str) -> None:
-    page = opened(story(), 1280, theme)
-    page.page.focus("#rows")
-    page.page.keyboard.press("ArrowDown")
-    page.bars()
+    told = story()
+    page = opened(told, 1280, theme)
+    if len(told[0].attempts):
+        page.page.focus("#rows")
+        page.page.keyboard.press("ArrowDown")
+        page.bars()
     assert page.ask(_CONTRAST) == []
 
 

@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from porttrace.cli import main
+from porttrace.cli.portlook import _not_seen
+from porttrace.tracer.ports.holding import Seen
+from porttrace.tracer.ports.others import Beside
 from porttrace.tracer.ports.socks import lists_bound
 
 LOCAL = "127.0.0.1"
@@ -270,13 +273,22 @@ def test_ipv4_within_ipv6_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.skipif(not ROOT, reason="others are told of their number only by root")
+@pytest.mark.skipif(not ROOT, reason="others are told of their number only by root")
 @pytest.mark.parametrize(
-    ("number", "words"),
-    [(1, "1 other network namespace, which"), (2, "2 other network namespaces, which")],
+    ("beside", "told"),
+    [
+        (Beside(closed=(7,)), "another network namespace, that of pid 7: may not be entered"),
+        (
+            Beside(beyond=(7, 9)),
+            "2 other network namespaces, those of pid 7, pid 9: no more than 256 are looked at; "
+            "--netns PID does",
+        ),
+        (
+            Beside(closed=tuple(range(1, 12))),
+            f"11 other network namespaces, those of {', '.join(f'pid {n}' for n in range(1, 9))} "
+            "and 3 more: may not be entered",
+        ),
+    ],
 )
-def test_namespaces_that_were_missed(number: int, words: str) -> None:
-    from porttrace.cli.portlook import _not_seen
-    from porttrace.tracer.ports.holding import Seen
-
-    (told,) = _not_seen("tcp", Seen(()), number, True)
-    assert told.startswith(words)
+def test_namespaces_that_were_not_looked_at(beside: Beside, told: str) -> None:
+    assert _not_seen("tcp", Seen(()), beside, True) == (told,)

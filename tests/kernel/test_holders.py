@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from porttrace.lab.hosts import Hosts
 from porttrace.tracer import diag
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.ports import Look, holders, socks
-from porttrace.tracer.ports.others import elsewhere, others
+from porttrace.tracer.ports.others import Beside, Others, elsewhere, others
 from porttrace.tracer.ports.peek import unlisted
 from tracing import need_an_open_checkout
 
@@ -60,17 +62,67 @@ def test_another_network_namespace(hosts: Hosts) -> None:
     with running(hosts.in_server(["python3", "-c", SERVER])) as (pid, port):
         (found,) = holders("tcp", "", port, f"/proc/{pid}/ns/net")
         assert (found.kind, found.pid, found.netns) == ("listener", pid, number_of(pid))
-        (beside,), missed = elsewhere("tcp", port, others(OURS))
-        assert (beside.kind, beside.pid, beside.netns, missed) == (
-            "namespace",
-            pid,
-            number_of(pid),
-            0,
-        )
+        seen = elsewhere("tcp", port, others(OURS))
+        (beside,) = seen.holders
+        assert (beside.kind, beside.pid, beside.netns) == ("namespace", pid, number_of(pid))
+        assert seen.closed == seen.beyond == ()
         assert beside.state == "LISTEN"
         assert beside.why.startswith(f"in another network namespace (that of python3, pid {pid}),")
-        assert [each.pid for each in elsewhere("udp", port, others(OURS))[0]] == [pid]
-        assert elsewhere("tcp", port, others(number_of(pid)))[0] == ()
+        assert [each.pid for each in elsewhere("udp", port, others(OURS)).holders] == [pid]
+        assert elsewhere("tcp", port, others(number_of(pid))).holders == ()
+
+
+@contextmanager
+def three_namespaces(port: int) -> Iterator[list[int]]:
+    """Serve the port in three network namespaces; yields the processes, oldest first."""
+    program = SERVER.replace('("127.0.0.1", 0)', f'("127.0.0.1", {port})')
+    inside = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    with ExitStack() as stack:
+        command = [*inside, "/usr/bin/python3", "-c", program]
+        yield sorted(stack.enter_context(running(command))[0] for _ in range(3))
+
+
+def test_all_are_looked_at_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    dump = socks.dump
+
+    def slow(*words: Any, **how: Any) -> list[socks.Sock]:
+        time.sleep(0.3)
+        return dump(*words, **how)
+
+    monkeypatch.setattr(socks, "dump", slow)
+    with three_namespaces(43614) as pids:
+        found = elsewhere("tcp", 43614, others(OURS))
+    assert [each.pid for each in found.holders] == pids
+    assert found.closed == found.beyond == ()
+
+
+def test_those_beyond_the_bound_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with three_namespaces(43614) as pids:
+        among = Others({number_of(pid): (pid,) for pid in pids})
+        monkeypatch.setattr("porttrace.tracer.ports.others.MOST_LOOKED_AT", 2)
+        for _ in range(3):
+            found = elsewhere("tcp", 43614, among)
+            assert [each.pid for each in found.holders] == pids[:2]
+            assert (found.closed, found.beyond) == ((), (pids[2],))
+
+
+def test_a_namespace_whose_oldest_process_ended_is_looked_at_by_another() -> None:
+    with three_namespaces(43614) as (pid, stranger, _):
+        # GIVEN one that is gone, and one that is elsewhere by now
+        among = Others({number_of(pid): (2**22 + 1, stranger, pid)})
+        (found,) = elsewhere("tcp", 43614, among).holders
+        assert (found.pid, found.netns) == (pid, number_of(pid))
+        assert f"(that of python3, pid {pid})" in found.why
+        # THEN of one that is gone as a whole nothing is said
+        assert elsewhere("tcp", 43614, Others({1: (2**22 + 1,)})) == Beside()
+
+
+def test_of_very_many_servers_elsewhere_some_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("porttrace.tracer.ports.others.MOST", 2)
+    with three_namespaces(43614) as pids:
+        one, two = elsewhere("tcp", 43614, others(OURS)).holders
+    assert [one.pid, two.pid] == pids[:2]
+    assert two.why.endswith("; 1 more elsewhere are not listed") and "more" not in one.why
 
 
 def test_an_io_uring_keeps_it(tmp_path: Path) -> None:

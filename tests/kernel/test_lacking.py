@@ -1,26 +1,13 @@
-"""What a kernel lacks: hidden from a real run, which does what is still possible or says why not.
-
-Each run has a mount namespace of its own, in which something is laid over a file or folder.
-"""
+"""What a kernel lacks is hidden from a real run: it does what is possible, or says why not."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tracing import PORTTRACE
+from kernel_lacks import NOTHING, run_with
 
 pytestmark = pytest.mark.kernel
-NOTHING = "mount -t tmpfs none "
-
-
-def run_with(hidden: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run porttrace after the shell command `hidden`, in mounts of its own."""
-    script = f'{hidden} && exec "$@"'
-    return subprocess.run(
-        ["unshare", "--mount", "sh", "-ec", script, "sh", *PORTTRACE, *arguments],
-        capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
 
 
 def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:

@@ -1,8 +1,10 @@
 """Looking into failed calls: what is alike shares a look, and nothing is without a bound."""
 
+import ctypes
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,14 @@ from porttrace.tracer import bindlooks
 from porttrace.tracer.bindfacts import Failure, look_into
 from porttrace.tracer.bindlooks import MOST_KEYS, MOST_KINDS, Lookups, alike
 from porttrace.tracer.event import Events, no_events
-from porttrace.tracer.facts import Looked, Process
+from porttrace.tracer.facts import Looked
+
+OURS = os.stat("/proc/self/ns/net").st_ino
+
+
+def never(tid: int) -> int:
+    """Say of every thread that it did not move."""
+    return 0
 
 
 class Bell:
@@ -37,13 +46,16 @@ class Bell:
 
 def failures(number: int, **how: Any) -> Events:
     return np.concatenate(
-        [call(at=S + n, error=errno.EADDRINUSE, pid=os.getpid(), **how) for n in range(number)]
+        [
+            call(at=S + n, error=errno.EADDRINUSE, pid=os.getpid(), netns=OURS, **how)
+            for n in range(number)
+        ]
     )
 
 
 def looked(*rounds: Events) -> list[Looked]:
     bell = Bell(*rounds)
-    lookups = Lookups(bell, {})  # type: ignore[arg-type]
+    lookups = Lookups(bell)  # type: ignore[arg-type]
     while bell.rounds:
         time.sleep(0.005)
     lookups.stop()
@@ -59,9 +71,8 @@ def server() -> Iterator[socket.socket]:
 
 def test_what_is_alike_is_one() -> None:
     events = np.concatenate([failures(3), failures(2, to="[::1]:443", protocol="udp")])
-    known = {2**22 + 1: Process(2**22 + 1, netns=5)}
-    events["pid"][3:] = 2**22 + 1
-    (one, two), (keys, more) = zip(*alike(events, known).items(), strict=True)
+    events["pid"][3:], events["peer_pid"][3:] = 2**22 + 1, 5
+    (one, two), (keys, more) = zip(*alike(events, never).items(), strict=True)
     assert (one.protocol, one.address, one.port, one.errno) == ("tcp", "0.0.0.0", 80, 98)
     assert (two.protocol, two.address, two.port, two.netns) == ("udp", "::1", 443, 5)
     assert keys == [(S, os.getpid()), (S + 1, os.getpid()), (S + 2, os.getpid())] and len(more) == 2
@@ -113,7 +124,8 @@ def test_a_look_that_fails_is_told_and_the_next_one_goes_on(
 
 
 def failed(number: int, **how: Any) -> Failure:
-    values = {"pid": os.getpid(), "protocol": "tcp", "address": "127.0.0.1", "port": 80, **how}
+    values = {"pid": os.getpid(), "protocol": "tcp", "address": "127.0.0.1", "port": 80,
+              "netns": OURS, **how}  # fmt: skip
     return Failure(errno=number, **values)
 
 
@@ -135,10 +147,9 @@ def test_facts_of_an_address() -> None:
 
 def test_who_is_gone_is_looked_for_where_the_kernel_saw_it(server: socket.socket) -> None:
     gone, port = 2**22 + 1, server.getsockname()[1]
-    own = os.stat("/proc/self/ns/net").st_ino
-    (found,), facts = look_into(failed(errno.EADDRINUSE, pid=gone, netns=own, port=port))
+    (found,), facts = look_into(failed(errno.EADDRINUSE, pid=gone, port=port))
     assert (found.kind, found.pid) == ("listener", os.getpid())
-    assert (facts["netns"], facts["own_netns"]) == (own, 1) and "netns_by" not in facts
+    assert (facts["netns"], facts["own_netns"]) == (OURS, 1) and "netns_by" not in facts
 
 
 @pytest.mark.parametrize(("netns", "by"), [(0, "unknown"), (1, "closed")])
@@ -157,9 +168,46 @@ def test_no_holder_is_taken_from_a_guessed_namespace(
 def test_the_kernels_number_counts_before_all_others() -> None:
     events = failures(1)
     events["peer_pid"] = 4026531999
-    known = {os.getpid(): Process(os.getpid(), netns=5)}
-    (failure,) = alike(events, known, 6)
+    (failure,) = alike(events, never)
     assert failure.netns == 4026531999
-    events["pid"], events["peer_pid"] = 2**22 + 1, 0
-    (failure,) = alike(events, known, 6)
-    assert failure.netns == 6
+
+
+def test_without_btf_it_is_that_of_the_thread_while_it_is_there() -> None:
+    # GIVEN a failure of which the kernel did not tell the namespace
+    events = failures(1)
+    events["peer_pid"], events["tid"] = 0, threading.get_native_id()
+    (failure,) = alike(events, never)
+    assert failure.netns == os.stat("/proc/thread-self/ns/net").st_ino
+    # THEN one of a thread that is gone is in none that is known, though its process is still there
+    events["tid"] = 2**22 + 1
+    (failure,) = alike(events, never)
+    assert failure.netns == 0
+
+
+@pytest.mark.parametrize(("moved_ns", "known"), [(0, True), (S - 9_000, True), (S, False)])
+def test_without_btf_a_thread_that_went_elsewhere_since_is_not_believed(
+    moved_ns: int, known: bool
+) -> None:
+    events = failures(1)  # the call was entered 4 us before S
+    events["peer_pid"], events["tid"] = 0, threading.get_native_id()
+    (failure,) = alike(events, lambda tid: moved_ns)
+    assert bool(failure.netns) == known
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network namespace of its own takes root")
+def test_without_btf_a_thread_that_moved_is_where_it_is_now() -> None:
+    # GIVEN a thread in a network namespace of its own, whose process is elsewhere
+    seen: list[int] = []
+
+    def moved() -> None:
+        assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET
+        events = failures(1)
+        events["peer_pid"], events["tid"] = 0, threading.get_native_id()
+        (failure,) = alike(events, never)
+        seen.extend((os.stat("/proc/thread-self/ns/net").st_ino, failure.netns))
+
+    thread = threading.Thread(target=moved)
+    thread.start()
+    thread.join()
+    # THEN that is the one which is looked into, not the process's
+    assert seen[0] == seen[1] != OURS

@@ -8,7 +8,9 @@ import pytest
 from porttrace.tracer.hooks import MAX_RETURNS, MODES, hooks_of
 from porttrace.tracer.program import NO_WIRE, Program, Refused, load
 
-FLAGS = ["-DGATE", "-DHAVE_ERROR_REPORT", "-DWIRE", "-DHAVE_DROP_REASON", "-DBINDS"]
+FLAGS = [
+    "-DGATE", "-DHAVE_ERROR_REPORT", "-DWIRE", "-DHAVE_DROP_REASON", "-DBINDS", "-DMOVES",
+]  # fmt: skip
 
 
 class FakeBpf:

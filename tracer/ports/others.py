@@ -1,42 +1,57 @@
-"""The same port in other network namespaces: in nobody's way here, and often the one meant."""
+"""The same port in other network namespaces: in nobody's way here, and often the one meant.
 
-import contextlib
+Bounded by their number and never by time, so that the same question has the same answer; which were
+not looked at is told.
+"""
+
 import os
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from porttrace.tracer import diag, processes
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.namespaces import in_netns_of
+from porttrace.tracer.namespaces import enter
 from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
-from porttrace.tracer.ports.lookup import NameOf, named
+from porttrace.tracer.ports.lookup import MOST, NameOf, named
 from porttrace.tracer.ports.owners import owners
 from porttrace.tracer.ports.settings import Settings
 from porttrace.tracer.ports.socks import Sock
 
-_SERVING = (diag.LISTEN, diag.BOUND, diag.CLOSE)  # CLOSE: UDP
-_PATIENCE_S = 0.3
-_MOST = 32
+MOST_LOOKED_AT = 256
+"""So many network namespaces at most are looked at: those of the oldest processes."""
+_SERVING = {"tcp": (diag.LISTEN, diag.BOUND), "udp": (diag.CLOSE,)}
 
 
 @dataclass(frozen=True)
 class Others:
-    """Network namespaces besides one, by number, each with a process that is in it."""
+    """Network namespaces besides one, by number, each with the processes in it, oldest first."""
 
-    places: dict[int, int]
+    places: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Who serves a port in other network namespaces, and in which of these nobody looked.
+
+    Each of those by a process that is in it: `closed` may not be entered, `beyond` are too many.
+    """
+
+    holders: tuple[Holder, ...] = ()
+    closed: tuple[int, ...] = ()
+    beyond: tuple[int, ...] = ()
 
 
 def others(netns: int) -> Others:
     """Return the network namespaces that processes are in, but for number `netns`."""
-    first: dict[int, int] = {}
-    for pid in processes.all_pids():
-        with contextlib.suppress(OSError):
-            first.setdefault(os.stat(f"/proc/{pid}/ns/net").st_ino, pid)
-    first.pop(netns, None)
-    return Others(first)
+    found: dict[int, list[int]] = {}
+    for pid in sorted(processes.all_pids()):
+        number = processes.netns(pid)
+        if number not in (0, netns):
+            found.setdefault(number, []).append(pid)
+    return Others({number: tuple(pids) for number, pids in found.items()})
 
 
 def sees_others() -> bool:
@@ -44,38 +59,65 @@ def sees_others() -> bool:
     return os.geteuid() == 0
 
 
-def elsewhere(
-    protocol: str, port: int, among: Others, name_of: NameOf | None = None
-) -> tuple[tuple[Holder, ...], int]:
-    """Return who serves `port` in other network namespaces, and how many of these could not be
-    looked into, for want of rights or of time."""
-    found: list[tuple[int, int, Sock]] = []
-    missed = 0
-    until = time.monotonic() + _PATIENCE_S
-    for number, pid in among.places.items():
+def elsewhere(protocol: str, port: int, among: Others, name_of: NameOf | None = None) -> Beside:
+    """Return who serves `port` in other network namespaces. Of these `MOST` are told at most."""
+    places = list(among.places.items())
+    beyond = tuple(pids[0] for _, pids in places[MOST_LOOKED_AT:])
+    looks = _each(places[:MOST_LOOKED_AT], lambda: _serving(protocol, port))
+    closed = tuple(pid for _, pid, seen in looks if seen is None)
+    found = [(number, pid, sock) for number, pid, seen in looks for sock in seen or ()]
+    return Beside(tuple(_told(found, name_of)), closed, beyond)
+
+
+_Place = tuple[int, tuple[int, ...]]
+_Look = tuple[int, int, list[Sock] | None]  # None: it may not be entered, or tells nothing
+
+
+def _each(places: Sequence[_Place], work: Callable[[], list[Sock]]) -> list[_Look]:
+    # One thread for all: setns(2) moves that thread only, and making one takes as long as a look.
+    def all_of_them() -> list[_Look]:
+        return [(number, *_inside(number, pids, work)) for number, pids in places]
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(all_of_them).result() if places else []
+
+
+# What is in a namespace, and the process by which it was entered; where all of them ended
+# meanwhile, there is nothing in it.
+def _inside(
+    number: int, pids: Sequence[int], work: Callable[[], list[Sock]]
+) -> tuple[int, list[Sock] | None]:
+    for pid in pids:
         try:
-            if time.monotonic() > until or len(found) >= _MOST:
-                missed += 1
-            else:
-                found += [(number, pid, each) for each in _serving(pid, protocol, port)]
-        except PorttraceError:
-            # A process that ended meanwhile took us to nothing: its namespace is none that hides.
-            missed += os.path.exists(f"/proc/{pid}/ns/net")
-    return tuple(_told(found[:_MOST], name_of)), missed
+            handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except OSError:
+            return pid, None
+        try:
+            if os.fstat(handle).st_ino == number:  # else it moved, or is another process by now
+                enter(handle)
+                return pid, work()
+        except (OSError, PorttraceError):
+            return pid, None
+        finally:
+            os.close(handle)
+    return 0, []
 
 
-def _serving(pid: int, protocol: str, port: int) -> list[Sock]:
-    found = in_netns_of(pid, lambda: socks.dump(protocol, port))
-    return [each for each in found if each.state in _SERVING]
+def _serving(protocol: str, port: int) -> list[Sock]:
+    return socks.dump(protocol, port, states=_SERVING[protocol])
 
 
 def _told(found: list[tuple[int, int, Sock]], name_of: NameOf | None) -> Iterator[Holder]:
-    having = owners(sock.inode for _, _, sock in found)  # one pass for all namespaces
-    for number, pid, sock in found:
+    more = len(found) - MOST
+    having = owners(sock.inode for _, _, sock in found[:MOST])  # one pass for all namespaces
+    for at, (number, pid, sock) in enumerate(found[:MOST], 1):
         seen = Seen([sock], having, Settings(netns=number))
         each = named(holder_of(sock, seen), name_of)
         why = f"in {name_of_namespace(pid, name_of)}, where ports are counted apart: not in the way"
-        yield replace(each, kind="namespace", pid=each.pid or pid, why=f"{why} here")
+        rest = f"; {more} more elsewhere are not listed" if more > 0 and at == MOST else ""
+        yield replace(each, kind="namespace", pid=each.pid or pid, why=f"{why} here{rest}")
 
 
 def name_of_namespace(pid: int, name_of: NameOf | None = None) -> str:

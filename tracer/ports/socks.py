@@ -57,16 +57,22 @@ def _text(packed: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def dump(protocol: str, port: int = 0, closer: bool = False) -> list[Sock]:
+def dump(
+    protocol: str,
+    port: int = 0,
+    closer: bool = False,
+    states: tuple[int, ...] = diag.EVERY_STATE,
+) -> list[Sock]:
     """Return the sockets of a protocol in the network namespace of the calling thread.
 
     Only those with local port `port` when it is not 0. `closer` asks for what tells the age of a
-    connection, too. Raises PorttraceError when the kernel does not answer.
+    connection, too; of other states than `states` none is told. Raises PorttraceError when the
+    kernel does not answer.
     """
     found: list[Sock] = []
     for family in diag.FAMILIES:
         try:
-            found += _dump(protocol, family, port, closer)
+            found += _dump(protocol, family, port, closer, states)
         except OSError as error:
             # No IPv6 in the kernel: there is nothing to report then.
             if family == socket.AF_INET6 and error.errno in (errno.ENOENT, errno.EAFNOSUPPORT):
@@ -80,10 +86,12 @@ def dump(protocol: str, port: int = 0, closer: bool = False) -> list[Sock]:
     return found
 
 
-def _dump(protocol: str, family: int, port: int, closer: bool) -> Iterator[Sock]:
+def _dump(
+    protocol: str, family: int, port: int, closer: bool, states: tuple[int, ...]
+) -> Iterator[Sock]:
     # The kernel does not compare the port of sockets that are bound only, so we do it again.
     info = closer and protocol == "tcp"
-    for message in diag.messages(family, PROTOCOLS[protocol], port=port, info=info):
+    for message in diag.messages(family, PROTOCOLS[protocol], states, port=port, info=info):
         sock = _sock(protocol, message)
         if not port or sock.sport == port:
             yield sock

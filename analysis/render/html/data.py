@@ -17,6 +17,7 @@ from porttrace.analysis.model import Attempts, Finding, Origin, Outcome, Party, 
 from porttrace.analysis.remarks import remarks
 from porttrace.analysis.render.closing import level
 from porttrace.analysis.render.escape import printable
+from porttrace.analysis.render.html.binds import bind_values
 from porttrace.analysis.render.html.lines import step_lines
 from porttrace.analysis.render.html.links import links
 from porttrace.analysis.render.html.selection import Selection, select
@@ -48,7 +49,7 @@ def page_data(trace: Trace, findings: Sequence[Finding], title: str) -> dict[str
     shown = select(trace, findings)
     rows = trace.attempts[shown.rows]
     values = {
-        "title": title or (f"Connection attempts on {trace.host.name}" * bool(trace.host.name)),
+        "title": title or _title(trace),
         "trace": _about(trace),
         "trust": _trust(trace),
         "findings": [_finding(trace, finding) for finding in findings],
@@ -64,6 +65,7 @@ def page_data(trace: Trace, findings: Sequence[Finding], title: str) -> dict[str
         "focus": _focus(findings, shown),
         "pids": shown.pids,
         "attempts": _attempts(trace, rows),
+        "binds": bind_values(trace, findings),
         "links": links(trace, findings),
         "steps": step_lines(trace.attempts, shown, trace.start_ns, trace.end_ns),
         "losses": [
@@ -75,6 +77,11 @@ def page_data(trace: Trace, findings: Sequence[Finding], title: str) -> dict[str
     }
     inert: dict[str, Any] = _inert(values)
     return inert
+
+
+def _title(trace: Trace) -> str:
+    what = "Connection attempts" if len(trace.attempts) or not len(trace.binds) else "Ports"
+    return f"{what} on {trace.host.name}" if trace.host.name else ""
 
 
 def _errnos(rows: Attempts) -> list[int]:
@@ -90,7 +97,8 @@ def _about(trace: Trace) -> dict[str, Any]:
         "duration_ns": trace.end_ns - trace.start_ns,
         "filter": trace.filter,
         "attempts": len(trace.attempts),
-        "processes": len(np.unique(trace.attempts["pid"])),
+        "binds": len(trace.binds),
+        "processes": len(np.unique(np.concatenate([trace.attempts["pid"], trace.binds["pid"]]))),
     }
 
 

@@ -33,6 +33,7 @@ SCRIPTS = (
     "details",
     "attempts",
     "tables",
+    "binds",
     "pointer",
     "keys",
     "main",

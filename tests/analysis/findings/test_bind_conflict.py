@@ -230,9 +230,20 @@ def test_nobody_is_accused_where_the_namespace_was_not_known(by: str) -> None:
 
 
 def test_a_bind_in_another_namespace_is_nobodys_holder() -> None:
-    trace = trace_of_binds(call(pid=12, comm=b"idle"), call(at=9 * S, error=errno.EADDRINUSE))
-    known = {**trace.processes, 12: replace(trace.processes[12], netns=2)}
-    assert only(replace(trace, processes=known)).evidence["holder_pid"] is None
+    def told(**where: int) -> object:
+        first = call(pid=12, comm=b"idle", **where)  # type: ignore[arg-type]
+        trace = trace_of_binds(first, call(at=9 * S, error=errno.EADDRINUSE))
+        return only(trace).evidence["holder_pid"]
+
+    assert told() == 12
+    assert told(netns=2) is None and told(netns=0) is None
+
+
+def test_failures_in_two_namespaces_are_two_findings() -> None:
+    bad = [call(at=at * S, error=errno.EADDRINUSE, pid=at, netns=at) for at in (1, 2)]
+    # one that works in the other namespace is no way out
+    found = bind_conflict(trace_of_binds(*bad, call(at=3 * S, pid=9, netns=2)), ())
+    assert [each.evidence["got_it_after_s"] for each in found] == [None, 1.0]
 
 
 THERE = {**RANGE, "own_netns": 0, "netns_pid": 5}

@@ -87,9 +87,31 @@ def test_multicast_is_heard_by_all() -> None:
 
 
 def test_other_namespaces_do_not_meet() -> None:
-    told = trace(listening(7), listening(8))
-    known = {7: replace(told.processes[7], netns=1), 8: replace(told.processes[8], netns=2)}
+    assert port_shared(trace(listening(7), listening(8, netns=2)), ()) == []
+    # the control: in one they do
+    assert only(trace(listening(7, netns=2), listening(8, netns=2))).evidence["netns"] == 2
+
+
+def test_one_process_in_two_namespaces_shares_nothing_with_itself() -> None:
+    told = trace(listening(7), listening(7, fd=4, netns=2))
+    known = {7: replace(told.processes[7], netns=1)}  # what /proc said of it once
     assert port_shared(replace(told, processes=known), ()) == []
+
+
+def test_each_namespace_has_its_own_finding() -> None:
+    told = trace(*(listening(pid, netns=pid // 10) for pid in (10, 11, 20, 21)))
+    found = {each.evidence["netns"]: each.evidence["pids"] for each in port_shared(told, ())}
+    assert found == {1: [10, 11], 2: [20, 21]}
+
+
+def test_nothing_is_said_of_a_namespace_that_nobody_knows() -> None:
+    told = trace(listening(7, netns=0), listening(8, netns=0))
+    known = {pid: replace(each, netns=1) for pid, each in told.processes.items()}
+    assert port_shared(replace(told, processes=known), ()) == []
+    # without BTF the look says it, which was made then
+    looks = [Looked(((S, pid),), (), {"netns": 5}, 0.001) for pid in (7, 8)]
+    told = trace(listening(7, netns=0), listening(8, netns=0), looked=looks)
+    assert only(told).evidence["netns"] == 5
 
 
 def test_udp_with_a_narrower_address_wins_whoever_came_last() -> None:

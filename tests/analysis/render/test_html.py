@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from binding import call, trace_of_binds
 from browser import stories
 from builders import MS, S
 from porttrace.analysis.concurrency import Ints, steps
+from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Trace
 from porttrace.analysis.render.html import html_report, lines, links, page, selection
 from porttrace.analysis.render.html.page import SCRIPTS
@@ -92,6 +94,7 @@ def test_times_count_from_the_start_of_the_trace() -> None:
 def test_the_title() -> None:
     assert data_of(html_report(*stories.queue(), title="Logins"))["title"] == "Logins"
     assert data_of(html_report(*stories.queue()))["title"] == "Connection attempts on web1"
+    assert data_of(html_report(*stories.ports()))["title"] == "Ports on web1"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,31 @@ def test_small_traces_are_shown_whole(story: Any) -> None:
     data = data_of(html_report(trace, findings))
     assert len(data["attempts"]["attempt_id"]) == len(trace.attempts)
     assert data["left_out"] == []
+
+
+def test_each_failed_bind_knows_its_finding() -> None:
+    trace, findings = stories.ports()
+    binds = data_of(html_report(trace, findings))["binds"]
+    assert (binds["failed"], binds["worked"]) == (4, 2)
+    for row in binds["rows"]:
+        found = row["finding"]
+        assert (found is None) == (not row["error"])
+        if found is not None:
+            about = findings[found].subject
+            assert row["asked"].endswith(f":{about['port']}") and row["error"] == about["errno"]
+    assert [row["at"] for row in binds["rows"]] == [n * S for n in range(1, 7)]
+
+
+def test_of_very_many_binds_the_first_are_shown() -> None:
+    binds = data_of(html_report(*stories.many_binds(3_000)))["binds"]
+    assert (binds["failed"], binds["worked"], len(binds["rows"])) == (3_000, 30, 2_030)
+
+
+def test_of_failures_alike_in_two_namespaces_each_has_its_own_finding() -> None:
+    bad = [call(at=at * S, error=98, pid=at, netns=at) for at in (1, 2)]
+    trace = trace_of_binds(*bad)
+    rows = data_of(html_report(trace, diagnose(trace)))["binds"]["rows"]
+    assert sorted(row["finding"] for row in rows) == [0, 1]
 
 
 # -- what is left out

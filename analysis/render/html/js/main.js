@@ -97,8 +97,12 @@ function expose() {
   });
 }
 
-/** With nothing to draw, the words above say all there is. */
+/** With no attempt to draw, words say all there is, and perhaps a table of binds. */
 function showNothing() {
+  if (!byId("binds").hidden) {
+    byId("skip").textContent = "Skip to the binds and listens";
+    byId("skip").setAttribute("href", "#binds");
+  } else byId("skip").hidden = true;
   for (const id of ["chart", "latency", "processes", "attempts"]) byId(id).hidden = true;
   startTheme(() => {});
 }
@@ -108,6 +112,7 @@ function start() {
   showHeading();
   showVerdict();
   showTrust();
+  showBinds();
   if (!N) return showNothing();
   showLeftOut();
   startFilters();

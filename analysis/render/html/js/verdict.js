@@ -8,6 +8,7 @@ function showHeading() {
     DATA.title.includes(trace.host) ? "" : trace.host,
     trace.start,
     count(trace.attempts, "attempt"),
+    trace.binds ? count(trace.binds, "bind or listen", "binds and listens") : "",
     count(trace.processes, "process", "processes"),
     trace.kernel && `Linux ${trace.kernel}`,
     trace.filter && `filter: ${trace.filter}`,
@@ -23,8 +24,8 @@ function showVerdict() {
     return byId("verdict").append(el("p", { class: "verdict" }, DATA.nothing_found));
   }
   const open = found.filter((finding, k) => k < OPEN_FINDINGS || finding.severity !== "info");
-  const rest = found.slice(open.length).map(findingNode);
-  byId("verdict").append(...open.map(findingNode));
+  const rest = found.slice(open.length).map((finding, k) => findingNode(finding, open.length + k));
+  byId("verdict").append(...open.map((finding, k) => findingNode(finding, k)));
   if (rest.length) byId("verdict").append(moreFindings(rest));
   if (DATA.remarks.length) byId("verdict").append(remarksNode());
 }
@@ -41,12 +42,12 @@ function moreFindings(nodes) {
   return el("details", { class: "more" }, title, el("div", { class: "rest" }, ...nodes));
 }
 
-function findingNode(finding) {
+function findingNode(finding, number) {
   const severity = finding.severity[0].toUpperCase() + finding.severity.slice(1);
   const sure = `${finding.level} (confidence ${finding.confidence.toFixed(2)})`;
   return el(
     "article",
-    { class: `finding ${finding.severity}` },
+    { class: `finding ${finding.severity}`, id: `finding-${number}`, tabindex: "-1" },
     el("h2", { class: "headline" }, el("strong", {}, severity), ` \u00b7 ${finding.rule} \u00b7 ${sure}`),
     el("p", { class: "summary" }, finding.summary),
     factsOf(finding),
