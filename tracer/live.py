@@ -29,6 +29,7 @@ from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
 from porttrace.tracer.origin import with_origins
 from porttrace.tracer.perfbuffer import PerfBuffer
+from porttrace.tracer.privileges import Privileges, lacking
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
@@ -63,12 +64,19 @@ class Round:
 class LiveTrace:
     """Trace attempts on this host. Use as a context manager.
 
+    With `privileges` this process lets go of all others once it is attached, for good.
     Raises NotPermittedError, UnsupportedError or PorttraceError from `__enter__`.
     """
 
-    def __init__(self, options: TraceOptions, available: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        options: TraceOptions,
+        available: tuple[str, ...] = (),
+        privileges: Privileges | None = None,
+    ) -> None:
         self.options = options
         self._available = available
+        self._privileges = privileges
         self._order = FinishedRounds()
         self._made = no_events()
         self._wire: Wire | None = None
@@ -90,15 +98,17 @@ class LiveTrace:
             self._census = Census(self.probe.functions)
             if not shows_symbols():
                 self.probe.missing.append(_NO_SYMBOLS)
+            self.probe.missing.extend(lacking())
             self._add_latecomers()
             self._wire = Wire(self.probe.wire_fd) if self.probe.wire_fd >= 0 else None
             self._watch(*(self.options.pids or {os.getpid()}))
             self.start_ns = time.monotonic_ns()
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
+            bell = self.probe.bell()
+            self._drop_privileges()  # now: threads that begin later have what this one has
             self._reader = Reader(self.probe)
             self._known.update({pid: self._now(pid) for pid in self.options.pids})
-            bell = self.probe.bell()
             self._lookups = self._looking(bell) if bell else None
             self._first = dict(self._known)
             self._begin_samples()
@@ -118,6 +128,11 @@ class LiveTrace:
         if self._wire:
             self._wire.close()
         self.probe.close()
+
+    def _drop_privileges(self) -> None:
+        if self._privileges:
+            self._names.ask_all()
+            self._privileges.drop()
 
     def _looking(self, bell: PerfBuffer) -> Lookups:
         only = next(iter(self.options.netns)) if len(self.options.netns) == 1 else 0
