@@ -24,6 +24,7 @@ from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
+from porttrace.tracer.memory import fitted, spare_bytes
 from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
@@ -91,6 +92,7 @@ class LiveTrace:
         self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
+        self.options = fitted(self.options, spare_bytes())
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)

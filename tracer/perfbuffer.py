@@ -167,6 +167,9 @@ class _Ring:
         os.close(self.fd)
 
 
+_PARANOID = 2  # the highest level that Linux itself knows
+
+
 def _open_ring(cpu: int, watermark: int) -> int:
     number = _PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
@@ -183,6 +186,17 @@ def _open_ring(cpu: int, watermark: int) -> int:
         code = ctypes.get_errno()
         raise NotPermittedError(
             f"cannot open a perf buffer on CPU {cpu}: {os.strerror(code)}",
-            "run porttrace with sudo; it needs CAP_PERFMON or CAP_SYS_ADMIN",
+            _hint(),
         )
     return fd
+
+
+def _hint(paranoid: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> str:
+    # Debian's and Ubuntu's kernels know a level 3 and more, with which CAP_PERFMON is not enough.
+    with contextlib.suppress(OSError, ValueError):
+        if int(paranoid.read_text()) > _PARANOID:
+            return (
+                "with kernel.perf_event_paranoid above 2 this kernel may ask for CAP_SYS_ADMIN: "
+                "give that, too, or run 'sudo sysctl -w kernel.perf_event_paranoid=2'"
+            )
+    return "run porttrace with sudo; it needs CAP_PERFMON or CAP_SYS_ADMIN"
