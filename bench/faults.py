@@ -242,7 +242,7 @@ def stopped_reader(bench: Bench, stop_s: float, *options: str) -> str:
 
 def await_storm(pid: int, timeout_s: float = 60) -> None:
     """Wait until the command of a stopped porttrace has ended: nobody has waited for it yet."""
-    child = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+    child = _children(pid)[0]
     until = time.monotonic() + timeout_s
     while "State:\tZ" not in Path(f"/proc/{child}/status").read_text():
         require(time.monotonic() < until, "the storm does not end")
@@ -458,6 +458,37 @@ def small_memory(bench: Bench) -> str:
     return f"peak {peak >> 20} MB, {found.lost:,} of {each.by(connects):,} events lost and told"
 
 
+def affinity(bench: Bench) -> str:
+    """porttrace and what it traces are moved from CPU to CPU, as when CPUs come and go."""
+    connects, path = 120_000, bench.path()
+    each, cpus = made(bench), sorted(os.sched_getaffinity(0))
+    moves = 0
+    with begun("record", "-o", str(path), "--", *bench.storm(connects)) as process:
+        attached(process)
+        while process.poll() is None:
+            for task in Path(f"/proc/{process.pid}/task").glob("*"):
+                _move(int(task.name), bench.chance.choice(cpus))
+            for child in _children(process.pid):
+                _move(child, bench.chance.choice(cpus))
+            moves += 1
+            time.sleep(0.02)
+        over(process)
+    found = counted(path)
+    require(found.is_all_of(each.by(connects)), f"{found}, made {each.by(connects)}")
+    return f"{moves} times, {found.lost:,} of {each.by(connects):,} events lost and told"
+
+
+def _move(pid: int, cpu: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setaffinity(pid, {cpu})
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
 @contextlib.contextmanager
 def memory_group(most: int) -> Iterator[Path]:
     """Make a control group with so many bytes; yield the file that takes who enters it."""
@@ -537,7 +568,15 @@ TRIALS: dict[str, Callable[[Bench], str]] = {
             short_processes,
             pid_reuse,
         ),
-        *(address_reuse, disk_full, pipe_closed, small_memory, two_at_once, traced_tracer),
+        *(
+            address_reuse,
+            disk_full,
+            pipe_closed,
+            small_memory,
+            affinity,
+            two_at_once,
+            traced_tracer,
+        ),
     )
 }
 

@@ -20,6 +20,7 @@ from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
+from porttrace.tracer.descriptors import make_room
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
@@ -92,6 +93,7 @@ class LiveTrace:
         self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
+        make_room()
         self.options = fitted(self.options, spare_bytes())
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:

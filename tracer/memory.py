@@ -18,6 +18,7 @@ ROOMY_BYTES = 400 << 20
 FEW_PLACES = 8192
 """Sockets and threads that small maps hold."""
 _SHARE = 8  # what waits may take this part of what is left, at each place
+_DEEPEST = 32  # groups on the way down that are looked at
 _HOST = Path("/")
 # Where a kind of tree is mounted, what begins its line in /proc/self/cgroup, its files.
 _TREES = (
@@ -41,7 +42,7 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             begin = re.match(pattern, line)
             if begin:
                 path = line[begin.end() :].strip("/")
-                parts = path.split("/") if path and ".." not in path else []
+                parts = path.split("/")[:_DEEPEST] if path and ".." not in path else []
                 for depth in range(len(parts) + 1):
                     group = (root / mount).joinpath(*parts[:depth])
                     yield from _left(group, limit, usage, cache)
