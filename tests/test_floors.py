@@ -22,7 +22,7 @@ FOLDERS = ("tracer", "analysis", "lab", "cli")
 TRACER_FLOORS = (
     ("capabilities", "errors", "layout", "facts", "words"),
     ("event", "beside", "input", "output"),
-    ("columns", "parts"),
+    ("columns", "frames", "parts"),
     ("tracefile",),
 )
 ANALYSIS_FLOORS = (

@@ -135,7 +135,8 @@ def _in_files(root: Path, container: str) -> str:
         return name
     with contextlib.suppress(*_NO_ANSWER):
         said = json.loads(_contents(root / _DOCKER / container / "config.v2.json"))
-        return str(said["Name"]).removeprefix("/")
+        if said["Name"]:
+            return str(said["Name"]).removeprefix("/")
     for place in (root / _STORED).glob("*-containers"):
         with contextlib.suppress(*_NO_ANSWER):
             for each in json.loads(_contents(place / "containers.json")):
