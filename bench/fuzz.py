@@ -8,9 +8,11 @@ one target.
 """
 
 import argparse
+import atexit
 import io
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -38,6 +40,7 @@ from porttrace.tracer.tracefile import TraceReader, TraceWriter
 MOST_S = 1.0
 MOST_BYTES = 200 << 20
 _FOLDER = Path(tempfile.mkdtemp(prefix="porttrace-fuzz-", dir="/dev/shm"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
 _WORDS = (
     b"\0", b"\n", b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80\0\0\0", b"-1", b"999999999999999999999",
     b"/", b":", b"0::", b"../", b"\\x", b"\\134", b"\xed\xa0\x80", "\u202e\u0660".encode(), b"[",
@@ -319,9 +322,4 @@ def _guided(name: str, cases: int) -> None:
 
 
 if __name__ == "__main__":
-    import shutil
-
-    try:
-        sys.exit(main())
-    finally:
-        shutil.rmtree(_FOLDER, ignore_errors=True)
+    sys.exit(main())
