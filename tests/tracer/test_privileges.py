@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from porttrace.tracer import privileges
+from porttrace.tracer import capabilities
 from porttrace.tracer.capabilities import Sets, bits
 from porttrace.tracer.privileges import KEPT, Privileges, lacking, lesser
 
@@ -17,7 +17,7 @@ SOMEBODY = 54321  # has no name
 def root(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """As root, with every capability, not under sudo."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(privileges.capabilities, "held", lambda: Sets(ALL, ALL, 0))
+    monkeypatch.setattr(capabilities, "held", lambda: Sets(ALL, ALL, 0))
     monkeypatch.delenv("SUDO_UID", raising=False)
     return monkeypatch
 
@@ -52,7 +52,7 @@ def test_a_command_of_root_can_be_ended(root: pytest.MonkeyPatch) -> None:
 def test_without_root_the_user_stays(root: pytest.MonkeyPatch) -> None:
     root.setattr(os, "geteuid", lambda: 1000)
     some = bits(("CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"))
-    root.setattr(privileges.capabilities, "held", lambda: Sets(some, some, some))
+    root.setattr(capabilities, "held", lambda: Sets(some, some, some))
     assert lesser(has_command=True) == Privileges(None, bits((*KEPT, "CAP_BPF")))
     said = " ".join(lacking())
     assert "CAP_SYS_ADMIN" in said and "CAP_SYS_PTRACE" in said and "CAP_NET_ADMIN" in said
