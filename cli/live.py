@@ -12,7 +12,7 @@ from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
-from porttrace.cli.options import Duration, filters, trace_options
+from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
 from porttrace.cli.running import Pace, check_targets, over, started, stop_flag, what_is_traced
 from porttrace.cli.session import Session
@@ -20,6 +20,7 @@ from porttrace.tracer import features
 from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.parts import Parts
+from porttrace.tracer.privileges import Privileges, lesser
 
 if TYPE_CHECKING:
     from porttrace.tracer.recorder import Recorder
@@ -35,6 +36,7 @@ _PENDING_S = (1, 3, 10, 30, 60, 120, 300, 600)
 @click.option("-t", "--timestamps", is_flag=True, help="Times of the clock, not since the start.")
 @click.option("-o", "--output", metavar="FILE", help="Record here, too.")
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
+@keep_root_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def live(
     duration: float | None,
@@ -42,6 +44,7 @@ def live(
     timestamps: bool,
     output: str | None,
     force: bool,
+    keep_root: bool,
     command: tuple[str, ...],
     **chosen: Any,
 ) -> int:
@@ -65,7 +68,8 @@ def live(
         parts = ends.enter_context(output_file(output, force)) if output else None
         child = ends.enter_context(started(command, as_json))
         options = trace_options(command_pid=child.pid if child else 0, **chosen)
-        return trace_live(options, child, duration, as_json, timestamps, parts)
+        rights = None if keep_root else lesser(parts.folder if parts else None, child is not None)
+        return trace_live(options, child, duration, as_json, timestamps, parts, privileges=rights)
 
 
 def output_file(path: str, force: bool) -> Parts:
@@ -83,15 +87,17 @@ def trace_live(
     timestamps: bool = False,
     parts: Parts | None = None,
     on_end: Callable[[Sequence[Finding]], None] | None = None,
+    privileges: Privileges | None = None,
 ) -> int:
     """Trace until something ends it; return the exit code (that of COMMAND when it ended).
 
     With `parts` it is recorded, too: an error in that is raised after the summary.
-    `on_end` gets the findings after they were printed.
+    `on_end` gets the findings after they were printed. With `privileges` this process has no
+    others once it is attached.
     """
     with ExitStack() as ends:
         stopped = ends.enter_context(stop_flag())
-        live_trace = ends.enter_context(LiveTrace(options, features.compile_flags()))
+        live_trace = ends.enter_context(LiveTrace(options, features.compile_flags(), privileges))
         session = Session(live_trace)
         printer: Printer = (
             JsonPrinter(session.processes, session.host.drop_reasons)

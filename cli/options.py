@@ -139,6 +139,11 @@ wire_option = click.option(
 )
 """Whether to watch the wire: a keyword argument `wire`."""
 
+keep_root_option = click.option(
+    "--keep-root", is_flag=True, help="Keep all rights while tracing (docs/security.md)."
+)
+"""Whether to drop nothing once attached: a keyword argument `keep_root`."""
+
 binds_option = click.option(
     "--binds",
     type=click.Choice(BINDS),

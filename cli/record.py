@@ -16,7 +16,7 @@ from porttrace.analysis import attempts
 from porttrace.analysis.held import still_held
 from porttrace.analysis.render.escape import printable
 from porttrace.cli.child import Child
-from porttrace.cli.options import Duration, filters, trace_options
+from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.running import (
     Pace,
     check_targets,
@@ -31,6 +31,7 @@ from porttrace.tracer.facts import Held, Suspect
 from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.parts import Parts, Rotation
+from porttrace.tracer.privileges import Privileges, lesser
 from porttrace.tracer.recorder import Recorder, end, header
 from porttrace.tracer.words import count
 
@@ -64,6 +65,7 @@ class Rotate(click.ParamType):  # type: ignore[type-arg]
 @click.option("--keep", type=click.IntRange(1), help="Keep only the last parts, so many.")
 @filters
 @click.option("-d", "--duration", type=Duration(), help="Stop after this time (30, 30s, 5m).")
+@keep_root_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def record(
     output: str,
@@ -71,6 +73,7 @@ def record(
     rotate: Rotation | None,
     keep: int | None,
     duration: float | None,
+    keep_root: bool,
     command: tuple[str, ...],
     **chosen: Any,
 ) -> int:
@@ -93,13 +96,18 @@ def record(
     parts = Parts(output, force, rotation)
     with parts, started(command, output_to_stderr=output == "-") as child:
         options = trace_options(command_pid=child.pid if child else 0, **chosen)
-        return _record(options, child, duration, parts)
+        rights = None if keep_root else lesser(parts.folder, child is not None)
+        return _record(options, child, duration, parts, rights)
 
 
 def _record(
-    options: TraceOptions, child: Child | None, duration_s: float | None, parts: Parts
+    options: TraceOptions,
+    child: Child | None,
+    duration_s: float | None,
+    parts: Parts,
+    privileges: Privileges | None,
 ) -> int:
-    with stop_flag() as stopped, LiveTrace(options, features.compile_flags()) as live:
+    with stop_flag() as stopped, LiveTrace(options, features.compile_flags(), privileges) as live:
         until = time.monotonic() + duration_s if duration_s else float("inf")
         with Recorder(parts, header(live), still_open) as recorder:
             watch = _Watch(live)

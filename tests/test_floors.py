@@ -20,9 +20,9 @@ FOLDERS = ("tracer", "analysis", "lab", "cli")
 # A module that is not named stands with the last floor in tracer (device and
 # recording) and with attempts in analysis; a package's __init__ stands on top.
 TRACER_FLOORS = (
-    ("errors", "layout", "facts", "words"),
+    ("capabilities", "errors", "layout", "facts", "words"),
     ("event", "beside", "input", "output"),
-    ("columns", "parts"),
+    ("columns", "frames", "parts"),
     ("tracefile",),
 )
 ANALYSIS_FLOORS = (

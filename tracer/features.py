@@ -18,21 +18,11 @@ from itertools import islice
 from pathlib import Path
 
 from porttrace.tracer import namespaces
+from porttrace.tracer.capabilities import names
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.offsets import netns_flags
 
 ROOT = Path("/")
-
-# Bits of /proc/PID/status, include/uapi/linux/capability.h
-_CAPABILITIES = {
-    "CAP_DAC_READ_SEARCH": 2,
-    "CAP_NET_ADMIN": 12,
-    "CAP_SYS_PTRACE": 19,
-    "CAP_SYS_ADMIN": 21,
-    "CAP_SYSLOG": 34,
-    "CAP_PERFMON": 38,
-    "CAP_BPF": 39,
-}
 
 # Without these there is no tracing at all; what the others cost is in checks.py.
 CONNECT_CALLS = ("syscalls:sys_enter_connect", "syscalls:sys_exit_connect")
@@ -54,7 +44,7 @@ def effective_capabilities(root: Path = ROOT) -> frozenset[str]:
     """Return the names of those capabilities of this process that porttrace can use."""
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(root / "proc/self/status"), re.M)
     bits = int(match[1], 16) if match else 0
-    return frozenset(name for name, bit in _CAPABILITIES.items() if bits >> bit & 1)
+    return names(bits)
 
 
 def missing_capabilities(root: Path = ROOT) -> tuple[str, ...]:

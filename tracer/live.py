@@ -20,14 +20,17 @@ from porttrace.tracer import cgroups, namespaces, processes
 from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
+from porttrace.tracer.descriptors import make_room
 from porttrace.tracer.event import EVENT, Events, EventType, no_events
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
+from porttrace.tracer.memory import fitted, spare_bytes
 from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
 from porttrace.tracer.origin import with_origins
+from porttrace.tracer.privileges import Privileges, lacking
 from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
@@ -63,12 +66,19 @@ class Round:
 class LiveTrace:
     """Trace attempts on this host. Use as a context manager.
 
+    With `privileges` this process lets go of all others once it is attached, for good.
     Raises NotPermittedError, UnsupportedError or PorttraceError from `__enter__`.
     """
 
-    def __init__(self, options: TraceOptions, available: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        options: TraceOptions,
+        available: tuple[str, ...] = (),
+        privileges: Privileges | None = None,
+    ) -> None:
         self.options = options
         self._available = available
+        self._privileges = privileges
         self._order = FinishedRounds()
         self._made = no_events()
         self._wire: Wire | None = None
@@ -83,6 +93,8 @@ class LiveTrace:
         self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
+        make_room()
+        self.options = fitted(self.options, spare_bytes())
         self.probe = Probe(self.options, self._available, modes_to_try(self.options.mode))
         try:
             before = in_syn_sent(self.options)
@@ -90,15 +102,17 @@ class LiveTrace:
             self._census = Census(self.probe.functions)
             if not shows_symbols():
                 self.probe.missing.append(_NO_SYMBOLS)
+            self.probe.missing.extend(lacking())
             self._add_latecomers()
             self._wire = Wire(self.probe.wire_fd) if self.probe.wire_fd >= 0 else None
             self._watch(*(self.options.pids or {os.getpid()}))
             self.start_ns = time.monotonic_ns()
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
+            bell = self.probe.bell()
+            self._drop_privileges()  # now: threads that begin later have what this one has
             self._reader = Reader(self.probe)
             self._known.update({pid: self._now(pid) for pid in self.options.pids})
-            bell = self.probe.bell()
             self._lookups = Lookups(bell, self._names.of, self.probe.moved_ns) if bell else None
             self._first = dict(self._known)
             self._begin_samples()
@@ -118,6 +132,11 @@ class LiveTrace:
         if self._wire:
             self._wire.close()
         self.probe.close()
+
+    def _drop_privileges(self) -> None:
+        if self._privileges:
+            self._names.ask_all()
+            self._privileges.drop()
 
     def _begin_samples(self) -> None:
         for pid in self.options.pids or {os.getpid()}:

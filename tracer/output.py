@@ -16,10 +16,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from porttrace.tracer import capabilities
 from porttrace.tracer.errors import PorttraceError
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MODE = 0o600
+_PAST_MODES = ("CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH")
 # The C library's setgroups() changes every thread; the system call only the one that asks.
 _SETGROUPS = {"x86_64": 116, "aarch64": 159}.get(platform.machine())
 
@@ -169,7 +171,9 @@ def invoking_user() -> Iterator[None]:
     """
     ids = invoking_ids()
     if ids is None:
-        yield
+        # No root any more, perhaps, and still able to read what is others'.
+        with capabilities.without(_PAST_MODES) if os.geteuid() else contextlib.nullcontext():
+            yield
         return
     libc, groups = ctypes.CDLL(None, use_errno=True), os.getgroups()
     try:

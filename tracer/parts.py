@@ -72,6 +72,11 @@ class Parts:
         return output
 
     @property
+    def folder(self) -> str | None:
+        """Where the files are made ("" is here); None for standard output."""
+        return None if self._path == "-" else os.path.dirname(self._path)
+
+    @property
     def full(self) -> bool:
         """Whether it is time for the next part."""
         size, seconds = self.rotation.size, self.rotation.seconds

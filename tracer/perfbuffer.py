@@ -36,9 +36,10 @@ _ENABLE = 0x2400
 _HEAD = slice(1024, 1032)
 _TAIL = slice(1032, 1040)
 _RECORD_SAMPLE = 9
-_HEADER = np.dtype([("type", "<u4"), ("misc", "<u2"), ("size", "<u2")])
+_NOTICE = struct.Struct("<IHH")  # type, misc, size: how every record begins
+_AHEAD = 64  # records that are looked at together, more where nothing else comes in between
 # header, the raw data's own size, then the record; perf rounds up to 8 bytes.
-_RAW_OFFSET = _HEADER.itemsize + 4
+_RAW_OFFSET = _NOTICE.size + 4
 _STRIDE = (_RAW_OFFSET + EVENT.itemsize + 7) // 8 * 8
 _RECORD = np.dtype(
     {
@@ -113,20 +114,30 @@ def decode(data: bytes) -> Iterator[Events]:
     Anything else in between (notices of loss: the exact count is kept in the kernel)
     is stepped over; a record that is cut or damaged ends the round.
     """
-    offset = 0
-    while offset + _HEADER.itemsize <= len(data):
-        count = (len(data) - offset) // _STRIDE
-        run = np.frombuffer(data, _RECORD, count, offset)
-        fits = (run["type"] == _RECORD_SAMPLE) & (run["size"] == _STRIDE)
-        length = count if fits.all() else int(np.argmin(fits))
-        if length:
-            yield np.ascontiguousarray(run["event"][:length])
-            offset += length * _STRIDE
+    offset, ahead = 0, _AHEAD
+    while offset + _NOTICE.size <= len(data):
+        kind, _, size = _NOTICE.unpack_from(data, offset)
+        if kind != _RECORD_SAMPLE or size != _STRIDE:
+            if size < _NOTICE.size:
+                return
+            offset += size
+            ahead = _AHEAD
             continue
-        size = int(np.frombuffer(data, _HEADER, 1, offset)["size"][0])
-        if size < _HEADER.itemsize:
+        run = _run(data, offset, ahead)
+        if not len(run):
             return
-        offset += size
+        yield run
+        offset += len(run) * _STRIDE
+        # A few at first: whatever comes in between, no byte is looked at often.
+        ahead *= 4
+
+
+def _run(data: bytes, offset: int, most: int) -> Events:
+    count = min((len(data) - offset) // _STRIDE, most)
+    run = np.frombuffer(data, _RECORD, count, offset)
+    fits = (run["type"] == _RECORD_SAMPLE) & (run["size"] == _STRIDE)
+    length = count if fits.all() else int(np.argmin(fits))
+    return np.ascontiguousarray(run["event"][:length])
 
 
 class _Ring:
@@ -167,6 +178,9 @@ class _Ring:
         os.close(self.fd)
 
 
+_PARANOID = 2  # the highest level that Linux itself knows
+
+
 def _open_ring(cpu: int, watermark: int) -> int:
     number = _PERF_EVENT_OPEN.get(platform.machine())
     if number is None:
@@ -183,6 +197,17 @@ def _open_ring(cpu: int, watermark: int) -> int:
         code = ctypes.get_errno()
         raise NotPermittedError(
             f"cannot open a perf buffer on CPU {cpu}: {os.strerror(code)}",
-            "run porttrace with sudo; it needs CAP_PERFMON or CAP_SYS_ADMIN",
+            _hint(),
         )
     return fd
+
+
+def _hint(paranoid: Path = Path("/proc/sys/kernel/perf_event_paranoid")) -> str:
+    # Debian's and Ubuntu's kernels know a level 3 and more, with which CAP_PERFMON is not enough.
+    with contextlib.suppress(OSError, ValueError):
+        if int(paranoid.read_text()) > _PARANOID:
+            return (
+                "with kernel.perf_event_paranoid above 2 this kernel may ask for CAP_SYS_ADMIN: "
+                "give that, too, or run 'sudo sysctl -w kernel.perf_event_paranoid=2'"
+            )
+    return "run porttrace with sudo; it needs CAP_PERFMON or CAP_SYS_ADMIN"

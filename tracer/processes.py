@@ -29,12 +29,12 @@ def read_process(
     """
     base = proc / str(pid)
     status = _status(base)
-    uid = int(status.get("Uid", "0").split()[0])
+    uid = _number(status.get("Uid", ""))
     paths = paths_of(_text(base / "cgroup"))
     container = container_of(paths)
     return Process(
         pid=pid,
-        ppid=int(status.get("PPid", "0")),
+        ppid=_number(status.get("PPid", "")),
         comm=_text(base / "comm").rstrip("\n"),
         exe=_link(base / "exe"),
         cmdline=_text(base / "cmdline").rstrip("\0").replace("\0", " "),
@@ -72,8 +72,8 @@ def _called(
 
 def _innermost(status: dict[str, str]) -> int:
     # One number for each pid namespace, the host's first.
-    numbers = status.get("NSpid", "").split()
-    return int(numbers[-1]) if len(numbers) > 1 else 0
+    _, *others = status.get("NSpid", "").split() or [""]
+    return _number(others[-1]) if others else 0
 
 
 def container(pid: int, proc: Path = _PROC) -> Container | None:
@@ -126,7 +126,7 @@ def exists(pid: int) -> bool:
 
 def thread_group(tid: int) -> int:
     """Return the process that a thread belongs to, 0 when there is no such thread."""
-    return int(_status(_PROC / str(tid)).get("Tgid", "0"))
+    return _number(_status(_PROC / str(tid)).get("Tgid", ""))
 
 
 def preloaded(base: Path) -> tuple[str, ...]:
@@ -210,6 +210,12 @@ def _inode(path: str) -> int:
 def _status(base: Path) -> dict[str, str]:
     pairs = (line.split(":", 1) for line in _lines(base / "status") if ":" in line)
     return {key: value.strip() for key, value in pairs}
+
+
+def _number(text: str) -> int:
+    # The first one; 0 where there is none, as in a file that is not what it should be.
+    match = re.match(r"[0-9]{1,10}", text)
+    return int(match[0]) if match else 0
 
 
 def _cgroup(paths: list[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from porttrace.tracer.features import find_tracefs
 from porttrace.tracer.hooks import MAX_RETURNS, Hook, hooks_of
+from porttrace.tracer.layout import KERNEL_TREE
 from porttrace.tracer.leftovers import remove_leftovers
 
 # bcc names the programs at a function after it, and since 0.29 also after the module.
@@ -132,7 +133,8 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
     # bcc and clang write to descriptor 2: catch it there, show it only on failure.
     with captured_stderr() as captured:
         try:
-            bpf = bpf_class(text=text.encode(), cflags=flags)
+            with _at_home():
+                bpf = bpf_class(text=text.encode(), cflags=flags)
         except Exception as error:
             messages = captured() + f"\n{error}"
             raise Refused(
@@ -147,6 +149,22 @@ def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
             refused.messages += captured()
             raise
     return program
+
+
+@contextlib.contextmanager
+def _at_home() -> Iterator[None]:
+    """Work in the folder of our own headers.
+
+    bcc lets the compiler look for headers in the current folder first: in that of somebody else
+    root would compile his `linux/types.h` into the kernel program.
+    """
+    before = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(KERNEL_TREE)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _load_all(program: Program) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 import numpy as np
 
 from porttrace.tracer.event import EVENT, Events, no_events
+from porttrace.tracer.memory import most_waiting, spare_bytes
 from porttrace.tracer.probe import Probe
 
 ROUND_MS = 50
@@ -24,6 +25,7 @@ class Reader:
         self._probe = probe
         self._rounds: deque[tuple[int, Events]] = deque()
         self._bytes = 0
+        self._most = most_waiting(spare_bytes(), _BACKLOG_BYTES)
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopped = threading.Event()
@@ -50,7 +52,7 @@ class Reader:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            if self._bytes > _BACKLOG_BYTES:
+            if self._bytes > self._most:
                 self._stopped.wait(ROUND_MS / 1000)
             else:
                 self._round(ROUND_MS)

@@ -19,6 +19,7 @@ from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events
 from porttrace.tracer.facts import Held, Looked, Process, Sample, Suspect
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
+from porttrace.tracer.memory import most_waiting, spare_bytes
 from porttrace.tracer.parts import Parts
 from porttrace.tracer.tracefile import TraceWriter
 
@@ -72,7 +73,8 @@ class Recorder:
         self.parts = parts
         self.error: BaseException | None = None
         self.events = self.lost = 0  # written; lost in the kernel or on the way to the disk
-        self._pace = pace or Pace()
+        room = most_waiting(spare_bytes(), Pace.queue_bytes)
+        self._pace = pace or Pace(queue_bytes=room)
         self._file = _File(parts, header, carry)
         self._waiting = _Waiting()
         self._dropped = _Dropped()

@@ -28,6 +28,7 @@ _MOST_NAMES = 10_000
 _BUNDLES = "run/containerd/io.containerd.runtime.v2.task"
 _RUN = "run/containers/storage/overlay-containers"
 _STORED = "var/lib/containers/storage"
+_DOCKER = "var/lib/docker/containers"
 # namespace, pod and container, as containerd's CRI plugin and CRI-O annotate them
 _ANNOTATIONS = (
     ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace"),
@@ -79,6 +80,16 @@ class Names:
             self._names[key] = name.encode(errors="backslashreplace").decode()
         return self._names[key]
 
+    def ask_all(self) -> None:
+        """Ask every runtime of the host now: without root's rights they may not answer later."""
+        for root in self._roots:
+            users = {
+                int(path.name) for path in root.glob("run/user/[0-9]*") if path.name.isdecimal()
+            }
+            for uid in (0, *sorted(users)):
+                for path in self._sockets(uid):
+                    self._ask(path, uid)
+
     def _found(self, container: Container, key: str) -> str:
         # A user's own runtime keeps its files where he could plant anything: its socket alone.
         if not container.uid:
@@ -122,6 +133,10 @@ def _in_files(root: Path, container: str) -> str:
     name = _annotated(root / _RUN / container / "userdata/config.json")
     if name:
         return name
+    with contextlib.suppress(*_NO_ANSWER):
+        said = json.loads(_contents(root / _DOCKER / container / "config.v2.json"))
+        if said["Name"]:
+            return str(said["Name"]).removeprefix("/")
     for place in (root / _STORED).glob("*-containers"):
         with contextlib.suppress(*_NO_ANSWER):
             for each in json.loads(_contents(place / "containers.json")):

@@ -35,6 +35,7 @@ from porttrace.tracer.beside import (
 from porttrace.tracer.columns import fields, from_batch, to_batch
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag
+from porttrace.tracer.frames import Frames
 from porttrace.tracer.input import END_OF_STREAM, Source
 
 FORMAT = 1
@@ -45,6 +46,7 @@ _BROKEN = (
     *(pa.ArrowException, MemoryError, OSError, ValueError, TypeError, KeyError),
     *(AttributeError, OverflowError, RecursionError),
 )
+_MOST_ITEM = 4096  # bytes of a row that any version may have
 _KINDS = {b"PAR1": "a Parquet file", b"ARROW1": "an Arrow file, not a stream"}
 
 
@@ -157,6 +159,8 @@ def _dtype(layout: dict[str, Any]) -> np.dtype[np.void]:
     described: Any = {"names": names, "formats": formats, "offsets": offsets}
     described["itemsize"] = layout["size"]
     dtype: np.dtype[np.void] = np.dtype(described)
+    if dtype.itemsize > _MOST_ITEM:
+        raise ValueError(f"a row of {dtype.itemsize} bytes")
     return dtype
 
 
@@ -230,7 +234,7 @@ class TraceReader:
 
     def _header(self) -> tuple[TraceHeader, np.dtype[np.void], Any]:
         try:
-            stream = pa.ipc.open_stream(self._source)
+            stream = pa.ipc.open_stream(Frames(self._source))
             metadata = stream.schema.metadata or {}
         except _BROKEN:
             if self._source.short:

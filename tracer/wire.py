@@ -7,15 +7,18 @@ them away with it, however it ends.
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
+import threading
 import time
 
-from porttrace.tracer import namespaces
+from porttrace.tracer import namespaces, processes
 
 MAX_NAMESPACES = 64
 """Every packet of a watched namespace passes the filter: a host of a thousand must not pay."""
 
+_LACKING = "it takes CAP_NET_RAW, and CAP_SYS_ADMIN where it is not our own"
 _SO_ATTACH_BPF = 50
 _ETH_P_ALL = 0x0003
 _ANY_DEVICE = 0
@@ -57,11 +60,18 @@ class Wire:
             self._lack(f"the wire of more than {MAX_NAMESPACES} network namespaces is not seen")
             return None
         try:
-            self._sockets[number] = namespaces.inside(handle, self._open)
+            self._sockets[number] = self._open_in(number, handle)
         except OSError as error:
-            self._lack(f"the wire of a network namespace is not seen: {error.strerror}")
+            why = _LACKING if error.errno == errno.EPERM else error.strerror
+            self._lack(f"the wire of a network namespace is not seen: {why}")
             return None
         return number, time.monotonic_ns()
+
+    def _open_in(self, number: int, handle: int) -> socket.socket:
+        # Into our own one we need no privilege, and no thread.
+        if number == processes.netns(threading.get_native_id()):
+            return self._open()
+        return namespaces.inside(handle, self._open)
 
     def _open(self) -> socket.socket:
         # Without a protocol nothing arrives: the filter is there before the first packet.

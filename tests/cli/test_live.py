@@ -36,7 +36,7 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeLive]]:
     """Live traces that were begun, each of a story with one finished attempt."""
     begun: list[FakeLive] = []
 
-    def begin(options: TraceOptions, available: tuple[str, ...]) -> FakeLive:
+    def begin(options: TraceOptions, available: tuple[str, ...], *_: object) -> FakeLive:
         table = events().connect(at=2 * S, comm=b"we\x1bb").syn_sent().established().array()
         begun.append(FakeLive(options, Story([table]), start_ns=S))
         return begun[-1]

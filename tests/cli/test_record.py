@@ -35,7 +35,7 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeLive]]:
     """Live traces that were begun, each of a story with two attempts and a held thread."""
     begun: list[FakeLive] = []
 
-    def begin(options: TraceOptions, available: tuple[str, ...]) -> FakeLive:
+    def begin(options: TraceOptions, available: tuple[str, ...], *_: object) -> FakeLive:
         begun.append(FakeLive(options, Story([table()], held=[HELD]), start_ns=S))
         return begun[-1]
 

@@ -91,6 +91,24 @@ def test_a_foreign_bcc_is_named(tmp_path: Path) -> None:
     failed(done, 4, str(tmp_path / "bcc"), "pip uninstall bcc", "python3-bpfcc")
 
 
+def limited(limit: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["prlimit", limit, *PORTTRACE, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_few_descriptors() -> None:
+    # A soft limit is raised, for us and not for the command; a hard one is named.
+    done = limited("--nofile=64:4096", "-d", "1", "--", "sh", "-c", "ulimit -Sn >&2")
+    assert done.returncode == 0 and "64\n" in done.stderr and "Traceback" not in done.stderr
+    failed(limited("--nofile=64", "-P", "9", "-d", "1"), 1, "64 files", "ulimit -n")
+
+
+def test_without_locked_memory_it_works_all_the_same() -> None:
+    done = limited("--memlock=0", "-P", "9", "-d", "1")
+    assert done.returncode == 0 and "Trust:" in done.stdout
+
+
 def test_usage_errors_are_2() -> None:
     for words in (("--pid", "x"), ("--bogus",), ("nonsense",), ("-4", "-6"), ("-d", "0")):
         done = run(*words)

@@ -139,6 +139,7 @@ def write(root: Path, path: str, value: object) -> None:
 
 BUNDLE = f"run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
 USERDATA = f"run/containers/storage/overlay-containers/{ID}/userdata/config.json"
+DOCKER = f"var/lib/docker/containers/{ID}/config.v2.json"
 STORED = "var/lib/containers/storage/overlay-containers/containers.json"
 KNOWN = Container(ID, f"/kubepods/{ID}")
 
@@ -182,6 +183,9 @@ KNOWN = Container(ID, f"/kubepods/{ID}")
         (STORED, [{"id": OTHER, "names": ["db"]}, {"id": ID, "names": ["web"]}], "web"),
         (STORED, [{"id": OTHER, "names": ["db"]}], ""),
         (STORED, [{"id": ID}], ""),
+        (DOCKER, {"ID": ID, "Name": "/web"}, "web"),
+        (DOCKER, {"Name": None}, ""),
+        (DOCKER, [], ""),
         (STORED, "[{", ""),
         (BUNDLE, {"annotations": None}, ""),
         (BUNDLE, {"annotations": []}, ""),
@@ -199,7 +203,7 @@ def test_names_in_the_files_of_runtimes(
 
 
 def test_no_file_holds_us_up(tmp_path: Path) -> None:
-    for path in (BUNDLE, USERDATA, STORED):
+    for path in (BUNDLE, USERDATA, STORED, DOCKER):
         (tmp_path / path).parent.mkdir(parents=True)
         os.mkfifo(tmp_path / path)
     assert Names((tmp_path,)).of(KNOWN) == ""
@@ -285,6 +289,17 @@ def test_what_real_runtimes_answer(tmp_path: Path, runtime: str) -> None:
     assert {request.split(b"\r\n")[0] for request in requests} == {
         b"GET /containers/json?all=true HTTP/1.0"
     }
+
+
+def test_what_was_told_before_is_known_when_nobody_answers_any_more(tmp_path: Path) -> None:
+    reply = REPLIES["docker"]
+    names = Names((tmp_path,))
+    (tmp_path / "run/user/me").mkdir(parents=True)
+    with serving(tmp_path / PATHS["docker"], lambda client: client.sendall(reply)):
+        names.ask_all()
+    (tmp_path / PATHS["docker"]).unlink()
+    for name, container in ids_of(reply).items():
+        assert names.of(known(container)) == name
 
 
 def test_a_name_that_is_hostile_comes_as_it_is(tmp_path: Path) -> None:

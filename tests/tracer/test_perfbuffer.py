@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from builders import events
 from porttrace.tracer import perfbuffer
 from porttrace.tracer.event import EVENT, Events
-from porttrace.tracer.perfbuffer import decode, online_cpus
+from porttrace.tracer.perfbuffer import _hint, decode, online_cpus
 
 STRIDE = perfbuffer._STRIDE
 LOST = struct.pack("<IHHQQ", 2, 0, 24, 1, 5)
@@ -93,3 +93,13 @@ def test_cpu_lists(tmp_path: Path, text: str, cpus: list[int]) -> None:
 )
 def test_buffers_shrink_on_large_hosts(cpus: int, pages: int) -> None:
     assert perfbuffer.reasonable_pages(cpus) == pages
+
+
+def test_what_a_kernel_that_is_more_paranoid_asks_for(tmp_path: Path) -> None:
+    setting = tmp_path / "perf_event_paranoid"
+    setting.write_text("3\n")
+    assert "CAP_SYS_ADMIN: give that" in _hint(setting)
+    for text in ("2\n", "nonsense"):
+        setting.write_text(text)
+        assert "CAP_PERFMON or CAP_SYS_ADMIN" in _hint(setting)
+    assert "CAP_PERFMON or CAP_SYS_ADMIN" in _hint(tmp_path / "nothing")

@@ -25,7 +25,7 @@ def names(wanted: Collection[int], data: bytes) -> dict[int, str]:
         where = _walk(data, length + types_at, types_bytes, wanted)
         start = length + names_at
         return {number: _text(data, start + at) for number, at in where.items()}
-    except struct.error:
+    except (struct.error, ValueError):  # cut, or a name without an end
         return {}
 
 

@@ -43,8 +43,9 @@ def rules(saved: str) -> Iterator[Rule]:
 
 
 def _of_table(table: str, lines: list[str]) -> Iterator[Rule]:
-    chains = dict(line[1:].split(" ")[:2] for line in lines if line.startswith(":"))
-    written = [_split(line) for line in lines if line.startswith("-A ")]
+    named = [line[1:].split(" ") for line in lines if line.startswith(":")]
+    chains = {parts[0]: parts[1] for parts in named if len(parts) > 1}
+    written = [parts for line in lines if line.startswith("-A ") if len(parts := _split(line)) > 1]
     jumps: dict[str, set[str]] = {}
     for parts in written:
         jumps.setdefault(parts[1], set()).update(_values(parts, "-j", "-g"))

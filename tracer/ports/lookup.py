@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from porttrace.tracer import diag, links, processes
+from porttrace.tracer.capabilities import may
 from porttrace.tracer.containers import Container
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.facts import Holder
@@ -130,7 +131,7 @@ def unseen(protocol: str) -> str:
 
     "" where that cannot be.
     """
-    if protocol == "udp" or os.geteuid() == 0 or socks.lists_bound():
+    if protocol == "udp" or may("CAP_SYS_PTRACE") or socks.lists_bound():
         return ""
     return (
         ", or a socket has it that is bound and does nothing yet: this kernel does not list those, "

@@ -1,0 +1,57 @@
+"""Faults, for real, a few times each: `scripts/bench faults` tries the same ones more often."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.kernel
+SCRIPT = Path(__file__).parent.parent.parent / "bench" / "faults.py"
+
+
+def _loaded() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("faults", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+faults = _loaded()
+# At random moments: more than one of them. Others take long, or do not depend on chance.
+TIMES = {"kill": 4, "pipe-closed": 2, "target-exits": 2}
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Any]:
+    with faults.opened(seed=7) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", faults.TRIALS)
+def test_it_holds(name: str, bench: Any) -> None:
+    for _ in range(TIMES.get(name, 1)):
+        print(name, faults.TRIALS[name](bench))
+
+
+def test_a_loss_that_is_not_told_is_noticed(bench: Any) -> None:
+    # The trials can fail: a recording that is short of events is not "exact".
+    made = faults.made(bench)
+    found = faults.record(bench, bench.storm(50))
+    assert found.is_all_of(made.by(50)) and not found.is_all_of(made.by(51))
+    assert found.ends == 50
+
+
+def test_what_is_left_in_the_kernel_is_noticed(bench: Any) -> None:
+    with faults.begun("record", "-o", str(bench.path()), "-P", "9") as process:
+        faults.attached(process)
+        objects = faults.kernel_objects(process.pid)
+        assert len(objects["prog"]) >= 10 and len(objects["map"]) >= 20
+        with pytest.raises(faults.FaultError, match="left in the kernel"):
+            faults.vanish(objects, within_s=0.1)
+    faults.vanish(objects)
