@@ -251,7 +251,11 @@ def _examined_on_the_way(place: Place, rows: Ints) -> tuple[Queue, Verdict] | No
             found.append((each.queue, verdict, each.passed_over))
     if not found:
         return None
-    queue, verdict, over = min(found, key=lambda each: _rank(*each[1:]))
+    # Where drops are the better explanation, a queue that is as prompt by luck is none.
+    lucky = min(
+        (v.p_value for _, v, _ in found if v.mechanism == "drop" and v.throttled()), default=1.0
+    )
+    queue, verdict, over = min(found, key=lambda each: _rank(each[1], each[2], lucky))
     rivals = {
         other.slots
         for _, other, passed_over in found
@@ -271,9 +275,12 @@ def _misfit(verdict: Verdict, passed_over: int) -> float:
     return round(out_of_turn + 1 - verdict.busy + 1 - verdict.occupied, 4)
 
 
-def _rank(verdict: Verdict, passed_over: int) -> tuple[bool, int, int, float, int, int, float]:
+def _rank(
+    verdict: Verdict, passed_over: int, drops_p: float
+) -> tuple[bool, int, int, float, int, int, float]:
     drops = verdict.mechanism == "drop"
-    kind = 1 if drops else 2 if verdict.lag_ns > _PROMPT_NS else 0
+    prompt = verdict.lag_ns <= _PROMPT_NS and verdict.p_value < drops_p
+    kind = 1 if drops else 0 if prompt else 2
     # Fewer slots than there are explain lost SYNs as well, more do not.
     slots = verdict.slots if drops else 0
     return (

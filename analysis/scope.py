@@ -155,11 +155,17 @@ def _narrow(place: Place, contradicted: list[Group]) -> list[Group]:
     return best[1]
 
 
-# A narrow group stands only against processes that had more open at once than it has slots.
+# A narrow group stands only against processes that had more open at once than it has slots; one
+# that several processes share, against all of the host together.
 def _overrun(place: Place, processes: list[Group], narrow: list[Group]) -> list[Group]:
     peak = np.zeros(len(place.trace.attempts), np.int64)
     for process in processes:
         peak[process.rows] = process.verdict.peak
+    pids = place.keys("process")
+    shared = [g for g in narrow if len(np.unique(pids[g.rows])) > 1]
+    for host in groups(place, "host") if shared else ():
+        for group in shared:
+            peak[group.rows] = np.maximum(peak[group.rows], host.verdict.peak)
     return [g for g in narrow if int(peak[g.rows].max()) > g.verdict.slots]
 
 

@@ -29,6 +29,7 @@ from porttrace.analysis.wire import wire_mark, wire_seen
 RULE = "paced-connects"
 _CRITICAL_S = 10.0  # so much waiting in all is no trifle
 _QUICK_NS = 200_000_000  # slower ones answer between the rungs and on them alike
+_NEWS = 1.1  # times the drops that narrower groups explain: a wider one that explains more is it
 _MOST_GROUPS = 20  # of a scope, whose drops are looked at
 _ANSWERED = (Outcome.established, Outcome.refused)
 
@@ -198,21 +199,26 @@ def _dropped_groups(trace: Trace, queued_up: Bools) -> list[Dropped]:
     sent = _sent(trace, queued_up)
     if sent.dropped.sum() < buckets.MIN_DROPS:
         return []
-    chosen: list[Dropped] = []
-    covered = np.zeros(len(trace.attempts), np.bool_)
+    chosen: list[tuple[_Sent, Dropped]] = []
     for rank, scope, key, part in _with_drops(trace, sent):
         mine = sent.of(part)
-        late = mine.rows[mine.dropped & mine.answered]
-        if covered[mine.rows[mine.dropped]].any() or not len(late):
+        inside = [each for each, _ in chosen if np.isin(each.rows, mine.rows).any()]
+        known = sum(int(each.dropped.sum()) for each in inside)
+        news = known == 0 or (scope in WIDE and mine.dropped.sum() >= _NEWS * known)
+        if not news or not (mine.dropped & mine.answered).any():
             continue
-        attempts = take(trace.attempts, mine.rows)
-        also = mine.later_ns[mine.later_ns > 0]
-        made = buckets.bucket(buckets.syns(attempts, mine.passed_ns, also))
+        made = buckets.bucket(_syns(trace, mine))
         if made and made.fits() and made.p_value * rank <= LIKELY_P:
             told = mine.answered
-            chosen.append(Dropped(scope, key, mine.rows[told], mine.usual_ns[told], made))
-            covered[mine.rows] = True
-    return chosen
+            found = Dropped(scope, key, mine.rows[told], mine.usual_ns[told], made)
+            chosen = [each for each in chosen if not any(each[0] is part for part in inside)]
+            chosen.append((mine, found))
+    return [found for _, found in chosen]
+
+
+def _syns(trace: Trace, mine: _Sent) -> buckets.Syns:
+    also = mine.later_ns[mine.later_ns > 0]
+    return buckets.syns(take(trace.attempts, mine.rows), mine.passed_ns, also)
 
 
 # Who was answered passed a little before. Of the others only the wire tells, and only where it is
