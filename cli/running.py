@@ -83,12 +83,15 @@ class Pace:
 
     least_s: float
     due_s: float = 0.0
+    took_s: float = 0.0  # the last time
 
     def run(self, work: Callable[[], None]) -> None:
         """Run `work` if it is due."""
-        begin = time.monotonic()
-        if begin < self.due_s:
+        if time.monotonic() < self.due_s:
             return
+        begin_s = time.thread_time()
         work()
-        end = time.monotonic()
-        self.due_s = end + max(self.least_s, (end - begin) / _SHARE)
+        # What is read once, such as the kernel's symbols, makes one run long and not the next.
+        before_s, self.took_s = self.took_s, time.thread_time() - begin_s
+        rest_s = max(self.least_s, min(before_s, self.took_s) / _SHARE)
+        self.due_s = time.monotonic() + rest_s

@@ -14,6 +14,7 @@ from typing import Any
 
 from porttrace.tracer.errors import PorttraceError, UnsupportedError
 from porttrace.tracer.event import Events, no_events
+from porttrace.tracer.ksyms import KernelSymbols
 from porttrace.tracer.layout import KERNEL_TREE, ROOF
 from porttrace.tracer.misses import missed
 from porttrace.tracer.options import TraceOptions
@@ -68,6 +69,7 @@ class Probe:
         self._class, self._text = _bpf_class(), join_source(ROOF)
         self._modes = list(modes)
         self._stacks: dict[int, tuple[str, ...]] = {}
+        self._symbols = KernelSymbols()
         self._load_next()
 
     @property
@@ -208,13 +210,8 @@ class Probe:
         # The kernel takes a stack out of its map while it copies it: it may not be there.
         with contextlib.suppress(KeyError):
             walked = self._bpf["stacks"].walk(stack_id)
-            return tuple(self._frame(address) for address in walked)
+            return tuple(self._symbols.name(address) for address in walked)
         return ()
-
-    def _frame(self, address: int) -> str:
-        # bcc says "name [module]", and [kernel] for what is in none.
-        name = self._bpf.ksym(address, show_module=True).decode(errors="replace")
-        return str(name.removesuffix(" [kernel]"))
 
     def entries(self, table: str) -> Iterator[tuple[Any, Any]]:
         """Yield (key, value) of one of the program's maps, as ctypes objects."""

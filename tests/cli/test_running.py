@@ -21,9 +21,17 @@ from porttrace.tracer.errors import TargetError
 from porttrace.tracer.options import TraceOptions
 
 
-def test_looking_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let the time be what the list says, for clocks and for the CPU of this thread."""
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
+    return now
+
+
+def test_looking_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first run is long once; from then on each takes a second.
+    now = clock(monkeypatch)
     pace, runs = Pace(0.25), []
 
     def slow() -> None:
@@ -33,12 +41,25 @@ def test_looking_takes_no_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -
     for hundredth in range(4200):
         now[0] = max(now[0], hundredth / 100)
         pace.run(slow)
-    assert runs == [0.0, 21.0]
+    assert runs == [0.0, 1.25, 22.25]
+
+
+def test_what_took_long_once_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = clock(monkeypatch)
+    pace, runs = Pace(0.25), []
+
+    def look() -> None:
+        runs.append(now[0])
+        now[0] += 1 if len(runs) == 3 else 0
+
+    for hundredth in range(250):
+        now[0] = max(now[0], hundredth / 100)
+        pace.run(look)
+    assert runs == [0.0, 0.25, 0.5, 1.75, 2.0, 2.25]
 
 
 def test_what_is_quick_runs_as_often_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    now = clock(monkeypatch)
     pace, runs = Pace(0.25), []
     for tenth in range(11):
         now[0] = tenth / 10

@@ -83,6 +83,19 @@ def test_its_stack_names_the_seccomp_function() -> None:
     assert at_gate[0].daddr[12:] == bytes((192, 0, 2, 2))
 
 
+def test_the_gate_is_named_without_root_as_well() -> None:
+    # GIVEN a trace that has let go of what it does not need, as every live one does
+    with open_site() as site:
+        gate = Throttle("gate", 1, "process")
+        words = ("--dead", DEAD, "--live", LIVE, "--dead-time", "1.5", "--truth", "/dev/null")
+        traced = trace(site.argv("two_threads", *words, throttle=gate))
+    # THEN the functions on the stack of the hold are known, which make it one at the gate
+    (row,) = (each for each in traced.attempts if each["dport"] == 80)
+    assert row["gate_ns"] is not None
+    (finding,) = traced.findings("serialized-connects")
+    assert finding["evidence"]["stack"][0].startswith("seccomp_do_user_notification")
+
+
 def test_without_registers_the_last_sleep_is_the_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     # GIVEN a kernel without the helper for registers: every sleep is a candidate
     monkeypatch.setattr("porttrace.tracer.program._REGISTERS", "-DNO_REGISTERS")

@@ -24,9 +24,8 @@ from porttrace.tracer.census import Census, Found, bpf, btf
 from porttrace.tracer.census.holders import walk
 from porttrace.tracer.census.programs import snapshot
 from porttrace.tracer.errors import PorttraceError
+from porttrace.tracer.ksyms import KernelSymbols
 from porttrace.tracer.namespaces import in_netns_of
-from porttrace.tracer.options import TraceOptions
-from porttrace.tracer.probe import Probe
 from porttrace.tracer.processes import read_process
 from tracing import run, wait_until
 
@@ -423,14 +422,14 @@ def symbols() -> Iterator[tuple[int, str, str]]:
 
 
 def test_a_function_of_a_module_is_told_with_its_module() -> None:
-    with Probe(TraceOptions(pids=frozenset((1,)))) as probe:
-        plain = next(at for at, name, _ in symbols() if name == "tcp_v4_connect")
-        assert probe._frame(plain + 1) == "tcp_v4_connect"
-        own = ((at, name, in_) for at, name, in_ in symbols() if in_ not in ("", "[bpf]"))
-        at, name, module = next(own, (0, "", ""))
-        if not at:
-            pytest.skip("no module is loaded into this kernel")
-        assert probe._frame(at + 1).endswith(f" {module}"), name
+    known = KernelSymbols()
+    plain = next(at for at, name, _ in symbols() if name == "tcp_v4_connect")
+    assert known.name(plain + 1) == "tcp_v4_connect"
+    own = ((at, name, in_) for at, name, in_ in symbols() if in_ not in ("", "[bpf]"))
+    at, name, module = next(own, (0, "", ""))
+    if not at:
+        pytest.skip("no module is loaded into this kernel")
+    assert known.name(at + 1).endswith(f" {module}"), name
 
 
 # -- the command, and traces -----------------------------------------------------------------------
