@@ -13,7 +13,7 @@ from porttrace.analysis import ladder
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.dropped import examine_dropped
 from porttrace.analysis.holds import HELD_NS, ON_THE_WAY, Queue, Spans, service, spans
-from porttrace.analysis.model import Trace
+from porttrace.analysis.model import Outcome, Trace
 from porttrace.analysis.on_the_way import candidates, held_at
 from porttrace.analysis.pairs import as_numbers, by_key
 from porttrace.analysis.rows import take
@@ -29,6 +29,7 @@ _MANY = 1000  # attempts of a group, from which on a look for its twin pays
 _PROMPT_NS = 10_000_000
 """A queue that hands over so promptly is no chance of SYNs that were sent again just then."""
 _FEW_LOST, _MANY_LOST = 3, 0.05  # events; events an attempt
+_MANY_UNKNOWN = 0.02  # of the attempts
 _AS_GOOD = 0.002
 """Numbers of slots whose misfits lie so close cannot be told apart."""
 _SETTLED_NS = 100_000_000
@@ -129,10 +130,13 @@ def kernel_places(trace: Trace) -> tuple[str, ...]:
 def counts_are_off(trace: Trace) -> bool:
     """Tell whether so many events were lost that no number of attempts in service can be trusted.
 
-    Each start or end that is missing shifts it; a few do no harm.
+    Each start or end that is missing shifts it; a few do no harm. Where nothing counted the losses,
+    attempts whose end nobody knows tell of them.
     """
+    number = len(trace.attempts)
     lost = sum(loss.count for loss in trace.losses)
-    return lost > max(_FEW_LOST, _MANY_LOST * len(trace.attempts))
+    unknown = int(np.count_nonzero(trace.columns["outcome"] == Outcome.unknown))
+    return lost > max(_FEW_LOST, _MANY_LOST * number) or unknown > max(1, _MANY_UNKNOWN * number)
 
 
 def stand_at(trace: Trace, place: str) -> Place:

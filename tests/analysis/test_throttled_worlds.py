@@ -165,3 +165,12 @@ def test_where_many_events_are_lost_nothing_is_told_that_needs_counting() -> Non
         assert {f.slots for f in found} == ({1} if slots == 1 else set())
         few = serialized_connects(replace(trace, losses=(replace(lost, count=3),)), ())
         assert {f.slots for f in few} == {slots}
+
+
+def test_ends_that_nobody_knows_tell_of_losses_that_nobody_counted() -> None:
+    for slots, told in ((1, {1}), (2, set[int]())):
+        trace = world("gate", slots, "process", 2)
+        attempts = trace.attempts.copy()
+        attempts["outcome"][::20] = Outcome.unknown
+        found = serialized_connects(replace(trace, attempts=attempts), ())
+        assert {f.slots for f in found} <= told
