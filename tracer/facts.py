@@ -162,6 +162,8 @@ class Sample:
     listeners: tuple[Listener, ...] | None = None
     usage: Usage | None = None
     serves: tuple[str, ...] | None = None  # "address:port" that lost SYNs and is in here
+    name: str | None = None  # what `ip netns` calls it, "" nothing
+    own: bool | None = None  # it is the one that the tracer was in
 
 
 @dataclass(frozen=True)

@@ -38,14 +38,20 @@ def words(number: int, but: int = 0) -> dict[str, int | str]:
 
     `but` is a process that will be gone when somebody types them.
     """
-    named = next((path for path in _kept() if netns_number(path) == number), None)
+    name = name_of(number)
     inside = (pid for pid in sorted(processes.all_pids()) if processes.netns(pid) == number)
     pid = next((pid for pid in inside if pid != but and processes.exists(pid)), 0)
     found: dict[str, int | str] = {"netns_pid": pid} if pid else {}
-    # only `ip netns` finds its namespaces by name
-    if named and named.parent == NAMED:
-        found["netns_name"] = named.name
+    if name:
+        found["netns_name"] = name
     return found
+
+
+def name_of(number: int) -> str:
+    """Return what `ip netns` calls network namespace `number`, "" nothing."""
+    with contextlib.suppress(OSError):
+        return next((e.name for e in sorted(NAMED.iterdir()) if netns_number(e) == number), "")
+    return ""
 
 
 def _handle(number: int, asked: int) -> int:
