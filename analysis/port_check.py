@@ -11,6 +11,8 @@ from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.words import bracketed
 
+_MOST_PIDS = 8  # of one socket are listed
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -182,9 +184,15 @@ def describe(holder: Holder) -> str:
 
 
 def process(holder: Holder) -> str:
-    """Return what the process of a holder is called: `nginx (pid 12, web)` in container web."""
+    """Return what the process of a holder is called: `nginx (pid 12, web)` in container web.
+
+    Of a socket that several have, all of them: `nginx (pids 12, 13, 14)`.
+    """
     where = f", {holder.container}" if holder.container else ""
-    return f"{holder.comm} (pid {holder.pid}{where})"
+    pids = (holder.pid, *holder.also)
+    more = f" and {len(pids) - _MOST_PIDS} more" if len(pids) > _MOST_PIDS else ""
+    listed = ", ".join(map(str, pids[:_MOST_PIDS]))
+    return f"{holder.comm} ({'pids' if holder.also else 'pid'} {listed}{more}{where})"
 
 
 def _free(holder: Holder) -> str:

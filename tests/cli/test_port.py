@@ -1,8 +1,10 @@
 """porttrace port: real sockets of our own, and the rule beside the real trial."""
 
+import contextlib
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -292,3 +294,20 @@ def test_ipv4_within_ipv6_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_namespaces_that_were_not_looked_at(beside: Beside, told: str) -> None:
     assert _not_seen("tcp", Seen(()), beside, True) == (told,)
+
+
+def test_all_workers_of_a_server_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A socket stands until the last process that has it ends."""
+    with socket.create_server((LOCAL, 0)) as server, contextlib.ExitStack() as ends:
+        words = ["/usr/bin/python3", "-c", "import sys; sys.stdin.read()"]
+        workers = [
+            ends.enter_context(subprocess.Popen(words, stdin=-1, pass_fds=[server.fileno()])).pid
+            for _ in range(2)
+        ]
+        assert main(["port", str(port_of(server)), "--tcp"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert main(["ports"]) == 0
+        listed = " ".join(capsys.readouterr().out.split())
+    pids = sorted([os.getpid(), *workers])
+    assert f"(pids {', '.join(map(str, pids))}), user" in text
+    assert f"open in 2 more: {pids[1]}, {pids[2]}" in listed
