@@ -149,6 +149,32 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Towards:
+    """The ports of the range that are taken from one source to one destination."""
+
+    source: str  # address
+    destination: str  # address:port
+    states: Mapping[str, int]  # sockets, by state
+    reusable: int = 0  # of those in TIME_WAIT: tcp_tw_reuse may give them away again
+    frees_in_s: float = -1.0  # until the first TIME_WAIT ends, -1 none does
+    whose: tuple[tuple[int, str, int], ...] = ()  # pid, comm and number of sockets, most first
+
+    @property
+    def used(self) -> int:
+        """How many ports."""
+        return sum(self.states.values())
+
+
+@dataclass(frozen=True)
+class RangeUse:
+    """What is taken of the ephemeral range, by TCP."""
+
+    taken: int = 0  # ports of it that any socket has
+    kept: int = 0  # of these, by sockets that listen or are bound: from every destination
+    towards: tuple[Towards, ...] = ()  # where it is nearly used up, the fullest first
+
+
+@dataclass(frozen=True)
 class Sample:
     """What one network namespace said at one moment; None and "" where that is as before."""
 

@@ -166,6 +166,7 @@ def settings_lines(
     reserved: tuple[tuple[int, int], ...],
     unprivileged_from: int,
     states: Mapping[str, int],
+    used: str = "",
 ) -> list[str]:
     """Return what the kernel does with ports, each with its setting and Windows' name for it."""
     low, high = ephemeral
@@ -179,6 +180,7 @@ def settings_lines(
     rows = [
         ("ephemeral", f"{low}-{high}, {count} ports for clients: net.ipv4.ip_local_port_range "
          "(Windows: netsh int ipv4 show dynamicport tcp)"),
+        *([("of these", used)] if used else []),
         ("reserved", f"{as_text(reserved) or 'none'}: net.ipv4.ip_local_reserved_ports "
          "(Windows: netsh int ipv4 show excludedportrange tcp)"),
         ("privileged", f"below {unprivileged_from}: net.ipv4.ip_unprivileged_port_start"),
