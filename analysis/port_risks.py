@@ -33,6 +33,8 @@ def risks_of(
         found.append("shared with others")
     elif beside:
         found.append(f"shared by {len(beside) + 1} sockets")
+    if holder.queue > max(0, holder.limit):
+        found.append(f"accept queue full ({holder.queue} wait, limit {holder.limit})")
     if holder.also:
         found.append(f"open in {len(holder.also)} more: {_listed(holder.also)}")
     return (*found, *_taken_beside(holder, holders))

@@ -64,12 +64,14 @@ def _text(netns: str) -> Iterator[str]:
     from porttrace.analysis.port_use import in_use
     from porttrace.analysis.render.ports import inventory_lines, settings_lines
     from porttrace.analysis.render.wrap import wrapped
+    from porttrace.tracer.netplace import called
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
     seen = inventory(netns, Names().of)
     host = seen.settings
-    yield from settings_lines(host.netns, host.range, host.reserved, host.unprivileged_from,
+    place = called(host.netns, netns) or str(host.netns)
+    yield from settings_lines(place, host.range, host.reserved, host.unprivileged_from,
                               seen.states, in_use(seen.use, _ports_of(host)))  # fmt: skip
     risks = [risks_of(each, seen.holders, host.range, host.reserved, host.unprivileged_from)
              for each in seen.holders]  # fmt: skip
@@ -118,8 +120,8 @@ def _not_seen(seen: Any) -> list[str]:
     from porttrace.cli.portlook import hidden
 
     told = []
-    if seen.hidden:
-        told.append(hidden(seen.hidden))
+    if seen.closed:
+        told.append(hidden(seen.closed))
     if not seen.lists_bound:
         told.append("TCP sockets that are bound and idle (Linux 6.8 and newer list them)")
     if seen.left_out:

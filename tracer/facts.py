@@ -82,6 +82,8 @@ class Holder:
     v6only: bool | None = None
     why: str = ""  # one plain sentence: how it came to hold the port, or why nobody can be shown
     also: tuple[int, ...] = ()  # other processes that have its sockets open: workers, children
+    queue: int = -1  # of a TCP listener: connections that wait for accept(2), -1 not known
+    limit: int = -1  # of these: the kernel queues one more than that
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ is opened first and looked at then: it keeps the namespace, whoever ends.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def name_of(number: int) -> str:
     with contextlib.suppress(OSError):
         return next((e.name for e in sorted(NAMED.iterdir()) if netns_number(e) == number), "")
     return ""
+
+
+def called(number: int, path: str) -> str:
+    """Return what to call network namespace `number`, which was asked for by `path`.
+
+    "" for our own ("" as `path`) where it has no name.
+    """
+    name = name_of(number)
+    if name:
+        return f"{name} ({number})"
+    pid = re.fullmatch(r"/proc/(\d+)/ns/net", path)
+    return f"{number}, that of {f'pid {pid[1]}' if pid else path}" if path else ""
 
 
 def _handle(number: int, asked: int) -> int:

@@ -30,7 +30,7 @@ class Inventory:
     settings: Settings
     use: RangeUse = field(default_factory=RangeUse)  # of the ephemeral range
     reuse: Mapping[str, str] = field(default_factory=dict)  # tcp_tw_reuse and tcp_timestamps
-    hidden: int = 0  # processes that could not be looked into
+    closed: tuple[int, ...] = ()  # processes that may have those of `holders` that have none
     left_out: int = 0
     lists_bound: bool = True
 
@@ -73,7 +73,7 @@ def inventory(netns: str = "", name_of: NameOf | None = None) -> Inventory:
         settings=seen.settings,
         use=range_use(tcp, seen.settings, full, seen.owners),
         reuse=reuse,
-        hidden=seen.owners.hidden,
+        closed=seen.owners.closed if seen.lost() else (),
         left_out=left_out,
         lists_bound=socks.lists_bound(),
     )

@@ -179,7 +179,7 @@ def _grouped(seen: Seen) -> list[Holder]:
 
 
 def _of_group(group: Sequence[Holder]) -> Holder:
-    last = max(group, key=lambda each: each.frees_in_s)
+    last = max(group, key=lambda each: (each.frees_in_s, each.queue - each.limit))
     if len(group) == 1:
         return last
     also = sorted({pid for each in group for pid in each.also} - {last.pid})
