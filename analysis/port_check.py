@@ -29,6 +29,7 @@ class Wanted:
     reuseport: bool = False
     v6only: bool = False
     capable: bool = False  # it gets CAP_NET_BIND_SERVICE: setcap, AmbientCapabilities=
+    served: bool = False  # it has to run now
     line: int = 0
 
     def claim(self) -> Claim:
@@ -41,7 +42,7 @@ class Wanted:
 class Problem:
     """What is wrong with a wanted port, and what to do."""
 
-    kind: str  # conflict, unserved, ephemeral, privileged, duplicate, node-port, address, owner
+    kind: str  # conflict, not-served, unserved, ephemeral, privileged, duplicate, node-port, address, owner
     what: str
     advice: str
 
@@ -65,6 +66,7 @@ def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[
         *_duplicates(wanted, others),
         *_owner(wanted),
         *_conflict(wanted, standing),
+        *_not_served(wanted, standing),
         *_unserved(wanted, standing),
         *_address(wanted, standing),
         *_privileged(wanted, standing),
@@ -158,6 +160,17 @@ def _conflict(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     if standing.holders and verdict.works is False:
         first = standing.holders[0]
         yield Problem("conflict", f"held by {describe(first)}: {first.why}", _free(first))
+
+
+def _not_served(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
+    if not wanted.served or is_served(wanted, standing.holders):
+        return
+    user = f" of user {wanted.owner}" if wanted.owner else ""
+    yield Problem(
+        "not-served",
+        f"the file says that it is served, and no {wanted.process or 'process'}{user} serves it",
+        "start the service; systemctl status and its log say why it does not run",
+    )
 
 
 def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
