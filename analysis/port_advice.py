@@ -138,8 +138,8 @@ def _closing(holder: Holder, asked: Claim, within: str) -> str:
 def _reuseaddr(asked: Claim) -> str:
     if asked.reuseaddr:
         return (
-            "SO_REUSEADDR helps only where the socket that was closed had it set, too, before its"
-            " own bind (--try-bind tells)"
+            "SO_REUSEADDR helps only where both have set it: let the program that had the port"
+            " before set it as well, before its own bind"
         )
     return (
         "Let the server set SO_REUSEADDR before bind, as nearly all do, this time and the last"

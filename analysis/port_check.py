@@ -11,6 +11,7 @@ from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.words import bracketed
 
+_MOST_COMMAND = 80  # characters
 _MOST_PIDS = 8  # of one socket are listed
 
 
@@ -42,7 +43,7 @@ class Wanted:
 class Problem:
     """What is wrong with a wanted port, and what to do."""
 
-    kind: str  # conflict, not-served, unserved, ephemeral, privileged, duplicate, node-port, address, owner
+    kind: str  # conflict, address, ...: docs/port-commands.md lists them
     what: str
     advice: str
 
@@ -206,6 +207,14 @@ def process(holder: Holder) -> str:
     more = f" and {len(pids) - _MOST_PIDS} more" if len(pids) > _MOST_PIDS else ""
     listed = ", ".join(map(str, pids[:_MOST_PIDS]))
     return f"{holder.comm} ({'pids' if holder.also else 'pid'} {listed}{more}{where})"
+
+
+def command(holder: Holder) -> str:
+    """Return what the process of a holder runs, "" where that says no more than its name."""
+    line = holder.cmdline
+    if line.rpartition("/")[2] in ("", holder.comm):
+        return ""
+    return line if len(line) <= _MOST_COMMAND else f"{line[:_MOST_COMMAND]}..."
 
 
 def _free(holder: Holder) -> str:

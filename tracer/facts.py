@@ -53,6 +53,8 @@ class Host:
     drop_reasons: Mapping[str, str] = field(default_factory=dict)  # number: the kernel's own name
 
 
+INHERITED = "it inherited the socket"
+"""What `why` of a holder begins with where another process was seen to bind it."""
 UNSEEN = "whose it is cannot be seen"
 IN_QUEUE = "nobody has accepted yet"
 """What `why` of a holder says where a process has it that does not show, or none has it yet."""
@@ -84,6 +86,7 @@ class Holder:
     also: tuple[int, ...] = ()  # other processes that have its sockets open: workers, children
     queue: int = -1  # of a TCP listener: connections that wait for accept(2), -1 not known
     limit: int = -1  # of these: the kernel queues one more than that
+    cmdline: str = ""  # its process's command line, the beginning of it
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis.may_bind import Verdict
-from porttrace.analysis.port_check import process
+from porttrace.analysis.port_check import command, process
 from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
 from porttrace.analysis.render.escape import padded, printable
 from porttrace.analysis.render.wrap import wrapped
@@ -90,6 +90,7 @@ def _sentences(view: PortView) -> Iterator[tuple[str, str]]:
 def who(holder: Holder) -> str:
     """Return a holder in one sentence: whose it is, which socket, and how it has the port."""
     parts = [f"{_process(holder)}: {_socket(holder)}", holder.why, queue(holder)]
+    parts += [f"it runs: {command(holder)}"] if command(holder) else []
     if holder.kind == "client" or holder.age_s >= 0:
         parts += [f"{length(holder.age_s)} old"] if holder.age_s >= 0 else []
     if holder.frees_in_s >= 0:

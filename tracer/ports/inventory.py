@@ -99,5 +99,13 @@ def _named(holders: list[Holder], name_of: NameOf | None) -> tuple[Holder, ...]:
         if key not in known:
             known[key] = named(each, name_of)
         names = known[key]
-        told.append(replace(each, comm=names.comm, user=names.user, container=names.container))
+        told.append(
+            replace(
+                each,
+                comm=names.comm,
+                user=names.user,
+                container=names.container,
+                cmdline=names.cmdline,
+            )
+        )
     return tuple(told)
