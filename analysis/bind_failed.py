@@ -9,6 +9,7 @@ import numpy as np
 from porttrace.analysis import bind_names, names
 from porttrace.analysis.bind_names import UDP
 from porttrace.analysis.model import BindCall, BindOption, Holder, Looked, Trace
+from porttrace.tracer.facts import INHERITED
 
 _NEVER = 1 << 62
 # How traces of before say that a namespace was taken for the call's without being known to be it.
@@ -119,6 +120,19 @@ class History:
                 return each
         return None
 
+    def maker(self, row: np.void, held: Holder) -> np.void | None:
+        """Return the bind that made `held`, where none of the processes that have it made it.
+
+        None where the trace did not see it, or they are still those that did.
+        """
+        if held.kind not in ("listener", "bound", "udp") or not (held.pid and held.netns):
+            return None
+        theirs = {held.pid, *held.also}
+        for each in reversed(self._bound.get((int(row["protocol"]), held.port), [])):
+            if each["call_ns"] < row["call_ns"] and self.netns(each) == held.netns:
+                return None if int(each["pid"]) in theirs else each
+        return None
+
     def listened_before(self, pid: int, port: int, time_ns: int) -> bool:
         """Return whether a process was seen to listen on a port before `time_ns`."""
         return self._listened.get((pid, port), _NEVER) < time_ns
@@ -148,6 +162,7 @@ def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Ho
         others = [e for e in seen if (e.kind, e.pid) != ("bound", int(row["pid"]))]
         seen = tuple(others) or seen
     seen = tuple(_as_the_trace_knows(history, row, each) for each in seen)
+    seen = tuple(_inherited(history, row, each) for each in seen)
     if any(each.kind not in ("unknown", "namespace") for each in seen):
         return seen
     return _from_history(history, row) or seen
@@ -168,6 +183,15 @@ def _as_the_trace_knows(history: History, row: np.void, each: Holder) -> Holder:
     if history.listened_before(each.pid, each.port, int(row["time_ns"])):
         return replace(each, kind="accepted", why="accepted by a listener that is closed")
     return each
+
+
+def _inherited(history: History, row: np.void, each: Holder) -> Holder:
+    # Who started a process hands it the sockets that are not closed on exec.
+    maker = history.maker(row, each)
+    if maker is None:
+        return each
+    who = f"{names.comm(maker)} (pid {int(maker['pid'])})"
+    return replace(each, why=f"{INHERITED} from {who}, which bound it")
 
 
 def _from_history(history: History, row: np.void) -> tuple[Holder, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from porttrace.analysis import bind_names, names
 from porttrace.analysis.bind_failed import Failed, Reason
 from porttrace.analysis.model import BindCall, BindOption, Holder
+from porttrace.analysis.port_check import command
 from porttrace.analysis.sharing import Claim, why
+from porttrace.tracer.facts import INHERITED
 
 _STATES = {"listener": "listening", "bound": "bound", "time_wait": "time_wait"}
 _QUIC = 443
@@ -56,6 +58,8 @@ def _no_free_port(call: Failed) -> Reason:
 
 def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     said = f"{_capital(bind_names.holder(holder))}.{_and(_collides(call, holder))}"
+    if holder.why.startswith(INHERITED):
+        said += f" {_capital(holder.why)}."
     if _is_other_family(call, holder):
         return f"{said} {_dual(call, holder)}", (*_dual_advice(call, holder), *_stop(call, holder))
     if _is_mine(call, holder):
@@ -75,6 +79,8 @@ def _listener(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
                 "clients are cut off); a service manager that restarts it must wait for its end.",
             )
         said += f" It is another {holder.comm}: {call.text('holder_cmdline') or 'look which one'}."
+    elif command(holder):
+        said += f" It runs: {command(holder)}."
     return said, (*_stop(call, holder), _another_port(call))
 
 
@@ -146,7 +152,7 @@ def _accepted(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"{_capital(bind_names.holder(holder))}: a connection that a server on this port accepted "
         f"outlived it.{_and(_collides(call, holder))}"
     )
-    return said, (*_reuseaddr(call), *_stop(call, holder))
+    return said, _reuseaddr(call, *_end_connection(call, holder))
 
 
 def _bound(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -169,7 +175,7 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"Until then: wait {left} and start it again, or end the wait: {call.there}ss -tK state "
         f"time-wait 'sport = {call.port}' (where the kernel has CONFIG_INET_DIAG_DESTROY)."
     )
-    return said, (*_reuseaddr(call), wait)
+    return said, _reuseaddr(call, wait)
 
 
 def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -186,7 +192,7 @@ def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
             f"kill {holder.pid}, or mend that.",
             *_reuseaddr(call),
         )
-    return said, (*_reuseaddr(call), *_end_connection(call, holder))
+    return said, _reuseaddr(call, *_end_connection(call, holder))
 
 
 def _udp(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -287,13 +293,19 @@ def _look_again(call: Failed) -> tuple[str, ...]:
     return (f"Ask while it fails: porttrace port {call.port}/{call.protocol}{_netns(call)}.",)
 
 
-def _reuseaddr(call: Failed) -> tuple[str, ...]:
+# What helps at once comes first: where the option is set already, no start of this program does.
+def _reuseaddr(call: Failed, *now: str) -> tuple[str, ...]:
     if bind_names.option(call.row, BindOption.reuseaddr):
-        return ()
+        return (
+            *now,
+            "For the next time: this program sets SO_REUSEADDR, and it helps only where both did, "
+            "before bind: let the one that had the port before set it, too.",
+        )
     return (
         "Let the server set SO_REUSEADDR before bind (nearly every server does; in "
         "Python allow_reuse_address, in Go it is set). It costs nothing: a running listener still "
         "keeps the port. The closed socket must have had it set, too.",
+        *now,
     )
 
 

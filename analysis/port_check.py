@@ -11,6 +11,9 @@ from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import Holder
 from porttrace.tracer.words import bracketed
 
+_MOST_COMMAND = 80  # characters
+_MOST_PIDS = 8  # of one socket are listed
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -27,6 +30,7 @@ class Wanted:
     reuseport: bool = False
     v6only: bool = False
     capable: bool = False  # it gets CAP_NET_BIND_SERVICE: setcap, AmbientCapabilities=
+    served: bool = False  # it has to run now
     line: int = 0
 
     def claim(self) -> Claim:
@@ -39,7 +43,7 @@ class Wanted:
 class Problem:
     """What is wrong with a wanted port, and what to do."""
 
-    kind: str  # conflict, unserved, ephemeral, privileged, duplicate, node-port, address, owner
+    kind: str  # conflict, address, ...: docs/port-commands.md lists them
     what: str
     advice: str
 
@@ -63,6 +67,7 @@ def check(wanted: Wanted, others: Sequence[Wanted], standing: Standing) -> list[
         *_duplicates(wanted, others),
         *_owner(wanted),
         *_conflict(wanted, standing),
+        *_not_served(wanted, standing),
         *_unserved(wanted, standing),
         *_address(wanted, standing),
         *_privileged(wanted, standing),
@@ -158,6 +163,17 @@ def _conflict(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
         yield Problem("conflict", f"held by {describe(first)}: {first.why}", _free(first))
 
 
+def _not_served(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
+    if not wanted.served or is_served(wanted, standing.holders):
+        return
+    user = f" of user {wanted.owner}" if wanted.owner else ""
+    yield Problem(
+        "not-served",
+        f"the file says that it is served, and no {wanted.process or 'process'}{user} serves it",
+        "start the service; systemctl status and its log say why it does not run",
+    )
+
+
 def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     mine = serving(wanted, standing.holders)
     missing = unserved(wanted, mine) if mine else []
@@ -182,9 +198,23 @@ def describe(holder: Holder) -> str:
 
 
 def process(holder: Holder) -> str:
-    """Return what the process of a holder is called: `nginx (pid 12, web)` in container web."""
+    """Return what the process of a holder is called: `nginx (pid 12, web)` in container web.
+
+    Of a socket that several have, all of them: `nginx (pids 12, 13, 14)`.
+    """
     where = f", {holder.container}" if holder.container else ""
-    return f"{holder.comm} (pid {holder.pid}{where})"
+    pids = (holder.pid, *holder.also)
+    more = f" and {len(pids) - _MOST_PIDS} more" if len(pids) > _MOST_PIDS else ""
+    listed = ", ".join(map(str, pids[:_MOST_PIDS]))
+    return f"{holder.comm} ({'pids' if holder.also else 'pid'} {listed}{more}{where})"
+
+
+def command(holder: Holder) -> str:
+    """Return what the process of a holder runs, "" where that says no more than its name."""
+    line = holder.cmdline
+    if line.rpartition("/")[2] in ("", holder.comm):
+        return ""
+    return line if len(line) <= _MOST_COMMAND else f"{line[:_MOST_COMMAND]}..."
 
 
 def _free(holder: Holder) -> str:

@@ -7,6 +7,7 @@ from porttrace.tracer.facts import Holder
 from porttrace.tracer.words import bracketed
 
 _SERVES = ("listener", "udp", "bound")
+_MOST_PIDS = 8  # of the workers of a server
 _WILDCARDS = {"0.0.0.0": 4, "::": 6}
 
 
@@ -32,7 +33,16 @@ def risks_of(
         found.append("shared with others")
     elif beside:
         found.append(f"shared by {len(beside) + 1} sockets")
+    if holder.queue > max(0, holder.limit):
+        found.append(f"accept queue full ({holder.queue} wait, limit {holder.limit})")
+    if holder.also:
+        found.append(f"open in {len(holder.also)} more: {_listed(holder.also)}")
     return (*found, *_taken_beside(holder, holders))
+
+
+def _listed(pids: Sequence[int]) -> str:
+    shown = ", ".join(map(str, pids[:_MOST_PIDS]))
+    return f"{shown}, ..." if len(pids) > _MOST_PIDS else shown
 
 
 def _taken_beside(holder: Holder, holders: Sequence[Holder]) -> Iterator[str]:

@@ -128,6 +128,8 @@ def values(view: Any) -> dict[str, Any]:
         "reserved": view.is_reserved,
         "privileged": view.port < view.unprivileged_from,
         "holders": [asdict(each) for each in view.holders],
+        "in_the_way": list(view.in_the_way),
+        "to_do": list(view.to_do),
         "elsewhere": [asdict(each) for each in view.beside],
         "asked": {"user": view.user, **asdict(view.asked)},
         "bind": verdict(view.bind),

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from porttrace.analysis.may_bind import Here, may_bind, may_listen
+from porttrace.analysis.may_bind import Here, Verdict, may_bind, may_listen
+from porttrace.analysis.port_advice import in_the_way, what_to_do
 from porttrace.analysis.render.ports import PortView
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer import diag, processes
+from porttrace.tracer.facts import Holder
 from porttrace.tracer.namespaces import enter_command, in_netns
+from porttrace.tracer.netplace import called
 from porttrace.tracer.ports.addresses import is_local
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.lookup import Look, NameOf, holders_of, see, unseen
@@ -57,11 +60,13 @@ def look_at(
     standing = claims(seen)
     bind = may_bind(asked, standing, here)
     told = holders_of(seen, name_of)
+    ways, to_do = _hindering(told, asked, standing, bind, seen, wish)
     return PortView(
         protocol=protocol,
         port=port,
         service=service(port, protocol),
         netns=seen.settings.netns,
+        place=called(seen.settings.netns, wish.netns),
         ephemeral=seen.settings.range,
         reserved=seen.settings.reserved,
         unprivileged_from=seen.settings.unprivileged_from,
@@ -74,7 +79,23 @@ def look_at(
         listen=may_listen(asked, standing) if protocol == "tcp" else None,
         within=enter_command(wish.netns),
         tried=_trial(protocol, port, wish) if is_tried else None,
+        in_the_way=ways,
+        to_do=to_do,
     )
+
+
+def _hindering(
+    told: Sequence[Holder],
+    asked: Claim,
+    standing: Sequence[Claim],
+    bind: Verdict,
+    seen: Seen,
+    wish: Wish,
+) -> tuple[tuple[bool | None, ...], tuple[str, ...]]:
+    ways = in_the_way(told, asked, standing)
+    those = [each for each, way in zip(told, ways, strict=True) if way is not False]
+    unprivileged_from = seen.settings.unprivileged_from
+    return ways, what_to_do(those, asked, bind, enter_command(wish.netns), unprivileged_from)
 
 
 @cache
@@ -122,10 +143,19 @@ def _of_its_listener(sock: Sock, seen: Seen) -> Options | None:
     return None
 
 
-def hidden(number: int) -> str:
-    """Return in words that so many processes could not be looked into."""
-    root = "root sees them" if os.geteuid() else "closed to root, too"
-    return f"the sockets of processes that may not be looked into: {number} ({root})"
+def hidden(closed: Sequence[int]) -> str:
+    """Return in words which processes could not be looked into, and why."""
+    if os.geteuid():
+        return (
+            f"the sockets of processes that may not be looked into: {len(closed)} (root sees them)"
+        )
+    those = [f"{processes.read_process(pid).comm} (pid {pid})" for pid in closed[:_MOST_NAMED]]
+    more = f" and {len(closed) - _MOST_NAMED} more" if len(closed) > _MOST_NAMED else ""
+    return (
+        f"whether {', '.join(those)}{more} has a socket that is shown without a process: not even "
+        "to this root does the kernel show what it has open (a security module, or a capability "
+        "that porttrace lacks)"
+    )
 
 
 def service(port: int, protocol: str) -> str:
@@ -151,8 +181,9 @@ def _trial(protocol: str, port: int, wish: Wish) -> tuple[str, int]:
 
 def _not_seen(protocol: str, seen: Seen, beside: Beside, is_held: bool) -> tuple[str, ...]:
     told = []
-    if seen.owners.hidden:
-        told.append(hidden(seen.owners.hidden))
+    # Where each socket's process was found, no other one matters.
+    if seen.owners.closed and seen.lost():
+        told.append(hidden(seen.owners.closed))
     if not is_held and unseen(protocol):
         told.append(unseen(protocol).removeprefix(", or "))
     if not sees_others():

@@ -41,53 +41,68 @@ def ports(check: str | None, strict: bool, netns: str | None, as_json: bool) -> 
 
 
 def _json(netns: str) -> Iterator[str]:
-    from porttrace.analysis.findings.fixed_port import fixed_port_at_risk, listening
     from porttrace.analysis.port_risks import risks_of
     from porttrace.analysis.render.escape import json_line
     from porttrace.analysis.render.report import finding_json
-    from porttrace.tracer.namespaces import enter_command
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
     seen = inventory(netns, Names().of)
     host = seen.settings
-    words = {"type": "ports", **asdict(host), "states": dict(seen.states)}
+    words = {"type": "ports", **asdict(host), "states": dict(seen.states), "taken": seen.use.taken}
     rows: list[dict[str, Any]] = [words]
     for each in seen.holders:
         risks = risks_of(each, seen.holders, host.range, host.reserved, host.unprivileged_from)
         rows.append({"type": "socket", **asdict(each), "risks": list(risks)})
-    found = fixed_port_at_risk(
-        listening(seen.holders), host.range, host.reserved, enter_command(netns)
-    )
-    rows += [{"type": "finding", **finding_json(each)} for each in found]
+    rows += [{"type": "finding", **finding_json(each)} for each in _found(seen, netns)]
     rows += [{"type": "not_seen", "what": what} for what in _not_seen(seen)]
     yield from map(json_line, rows)
 
 
 def _text(netns: str) -> Iterator[str]:
-    from porttrace.analysis.findings.fixed_port import fixed_port_at_risk, listening
     from porttrace.analysis.port_risks import risks_of
+    from porttrace.analysis.port_use import in_use
     from porttrace.analysis.render.ports import inventory_lines, settings_lines
     from porttrace.analysis.render.wrap import wrapped
-    from porttrace.tracer.namespaces import enter_command
+    from porttrace.tracer.netplace import called
     from porttrace.tracer.ports.inventory import inventory
     from porttrace.tracer.runtimes import Names
 
     seen = inventory(netns, Names().of)
     host = seen.settings
-    yield from settings_lines(host.netns, host.range, host.reserved, host.unprivileged_from,
-                              seen.states)  # fmt: skip
+    place = called(host.netns, netns) or str(host.netns)
+    yield from settings_lines(place, host.range, host.reserved, host.unprivileged_from,
+                              seen.states, in_use(seen.use, _ports_of(host)))  # fmt: skip
     risks = [risks_of(each, seen.holders, host.range, host.reserved, host.unprivileged_from)
              for each in seen.holders]  # fmt: skip
     yield ""
     yield from inventory_lines(seen.holders, risks)
-    for each in fixed_port_at_risk(
-        listening(seen.holders), host.range, host.reserved, enter_command(netns)
-    ):
+    for each in _found(seen, netns):
         yield ""
         yield from _finding(each)
     for what in _not_seen(seen):
         yield from wrapped(what, "Not seen: ", "  ")
+
+
+def _found(seen: Any, netns: str) -> list[Any]:
+    from porttrace.analysis.findings.fixed_port import fixed_port_at_risk, listening
+    from porttrace.analysis.port_use import short_of_ports
+    from porttrace.tracer.namespaces import enter_command
+
+    host, within = seen.settings, enter_command(netns)
+    short = short_of_ports(seen.use, _ports_of(host), seen.reuse, within)
+    return [
+        *short,
+        *fixed_port_at_risk(listening(seen.holders), host.range, host.reserved, within),
+    ]
+
+
+def _ports_of(host: Any) -> Any:
+    from porttrace.analysis.render.ports import clipped_ranges
+    from porttrace.analysis.samples import Ports
+
+    (low, high), kept = host.range, clipped_ranges(host.reserved, host.range)
+    return Ports(low, high, sum(last - first + 1 for first, last in kept))
 
 
 def _finding(finding: Any) -> Iterator[str]:
@@ -105,8 +120,8 @@ def _not_seen(seen: Any) -> list[str]:
     from porttrace.cli.portlook import hidden
 
     told = []
-    if seen.hidden:
-        told.append(hidden(seen.hidden))
+    if seen.closed:
+        told.append(hidden(seen.closed))
     if not seen.lists_bound:
         told.append("TCP sockets that are bound and idle (Linux 6.8 and newer list them)")
     if seen.left_out:

@@ -147,4 +147,5 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "reuseport": _flag,
     "v6only": _flag,
     "capable": _flag,
+    "served": _flag,
 }

@@ -53,6 +53,8 @@ class Host:
     drop_reasons: Mapping[str, str] = field(default_factory=dict)  # number: the kernel's own name
 
 
+INHERITED = "it inherited the socket"
+"""What `why` of a holder begins with where another process was seen to bind it."""
 UNSEEN = "whose it is cannot be seen"
 IN_QUEUE = "nobody has accepted yet"
 """What `why` of a holder says where a process has it that does not show, or none has it yet."""
@@ -82,6 +84,9 @@ class Holder:
     v6only: bool | None = None
     why: str = ""  # one plain sentence: how it came to hold the port, or why nobody can be shown
     also: tuple[int, ...] = ()  # other processes that have its sockets open: workers, children
+    queue: int = -1  # of a TCP listener: connections that wait for accept(2), -1 not known
+    limit: int = -1  # of these: the kernel queues one more than that
+    cmdline: str = ""  # its process's command line, the beginning of it
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,32 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Towards:
+    """The ports of the range that are taken from one source to one destination."""
+
+    source: str  # address
+    destination: str  # address:port
+    states: Mapping[str, int]  # sockets, by state
+    reusable: int = 0  # of those in TIME_WAIT: tcp_tw_reuse may give them away again
+    frees_in_s: float = -1.0  # until the first TIME_WAIT ends, -1 none does
+    whose: tuple[tuple[int, str, int], ...] = ()  # pid, comm and number of sockets, most first
+
+    @property
+    def used(self) -> int:
+        """How many ports."""
+        return sum(self.states.values())
+
+
+@dataclass(frozen=True)
+class RangeUse:
+    """What is taken of the ephemeral range, by TCP."""
+
+    taken: int = 0  # ports of it that any socket has
+    kept: int = 0  # of these, by sockets that listen or are bound: from every destination
+    towards: tuple[Towards, ...] = ()  # where it is nearly used up, the fullest first
+
+
+@dataclass(frozen=True)
 class Sample:
     """What one network namespace said at one moment; None and "" where that is as before."""
 
@@ -162,6 +193,8 @@ class Sample:
     listeners: tuple[Listener, ...] | None = None
     usage: Usage | None = None
     serves: tuple[str, ...] | None = None  # "address:port" that lost SYNs and is in here
+    name: str | None = None  # what `ip netns` calls it, "" nothing
+    own: bool | None = None  # it is the one that the tracer was in
 
 
 @dataclass(frozen=True)

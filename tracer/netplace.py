@@ -6,6 +6,7 @@ is opened first and looked at then: it keeps the namespace, whoever ends.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,14 +39,32 @@ def words(number: int, but: int = 0) -> dict[str, int | str]:
 
     `but` is a process that will be gone when somebody types them.
     """
-    named = next((path for path in _kept() if netns_number(path) == number), None)
+    name = name_of(number)
     inside = (pid for pid in sorted(processes.all_pids()) if processes.netns(pid) == number)
     pid = next((pid for pid in inside if pid != but and processes.exists(pid)), 0)
     found: dict[str, int | str] = {"netns_pid": pid} if pid else {}
-    # only `ip netns` finds its namespaces by name
-    if named and named.parent == NAMED:
-        found["netns_name"] = named.name
+    if name:
+        found["netns_name"] = name
     return found
+
+
+def name_of(number: int) -> str:
+    """Return what `ip netns` calls network namespace `number`, "" nothing."""
+    with contextlib.suppress(OSError):
+        return next((e.name for e in sorted(NAMED.iterdir()) if netns_number(e) == number), "")
+    return ""
+
+
+def called(number: int, path: str) -> str:
+    """Return what to call network namespace `number`, which was asked for by `path`.
+
+    "" for our own ("" as `path`) where it has no name.
+    """
+    name = name_of(number)
+    if name:
+        return f"{name} ({number})"
+    pid = re.fullmatch(r"/proc/(\d+)/ns/net", path)
+    return f"{number}, that of {f'pid {pid[1]}' if pid else path}" if path else ""
 
 
 def _handle(number: int, asked: int) -> int:

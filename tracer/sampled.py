@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from porttrace.tracer import shortage, sockets
+from porttrace.tracer import netplace, processes, shortage, sockets
 from porttrace.tracer.facts import Listener, Sample, Usage
 from porttrace.tracer.shortage import Listening
 
@@ -29,6 +30,8 @@ class Namespace:
 
     def __init__(self, netns: int) -> None:
         self._netns = netns
+        self._name = netplace.name_of(netns)
+        self._is_own = netns == processes.netns(os.getpid())
         self.serves: set[Destination] = set()
         self._asked: set[Destination] = set()
         self._told: Sample | None = None
@@ -58,6 +61,8 @@ class Namespace:
             listeners=tuple(self._owned(each) for each in shortage.told(found, ports)),
             usage=self._count(first, end, kept, sockets_),
             serves=tuple(sorted(shortage.endpoint(*each) for each in self.serves)),
+            name=self._name,
+            own=self._is_own,
         )
         if last or is_news(self._told, sample):
             self._told = sample

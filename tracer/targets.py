@@ -16,7 +16,10 @@ from porttrace.tracer.runtimes import Names
 _LEAST = 4  # letters of an id that may stand for it
 _LISTED = 5
 
-_LATER = "Processes that enter {} later are not traced, but for children of those that are."
+_LATER = (
+    "Processes that enter {} later are not traced, but for children of those that are: to see a "
+    "program that is started later, say --comm NAME or -L PORT instead."
+)
 
 
 @dataclass(frozen=True)

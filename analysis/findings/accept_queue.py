@@ -17,6 +17,7 @@ from porttrace.analysis.findings.accept_wording import advice, hypotheses, summa
 from porttrace.analysis.findings.parties import NAMED, party
 from porttrace.analysis.findings.queueing import Queue
 from porttrace.analysis.model import Accepted, Finding, Party, Sample, Trace
+from porttrace.analysis.place import within
 from porttrace.analysis.samples import by_netns, grown
 
 RULE = "accept-queue"
@@ -96,7 +97,7 @@ def _queue(trace: Trace, seen: _Seen, samples: Sequence[Sample], lost: Ints) -> 
         backlog_drops=grown(samples, "TCPReqQFullDrop"),
         settings=dict(samples[-1].settings or {}),
         victims=_victims(trace, seen, samples, lost),
-        enter=samples[-1].pid,
+        enter=within(trace, seen.netns, [seen.owner[0]]),
         others=_others(seen, samples),
         accepted=trace.accepted.get((seen.owner[0], seen.port)),
     )

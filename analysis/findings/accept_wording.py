@@ -109,7 +109,7 @@ def _longer(queue: Queue) -> str:
     )
     if most.isdigit() and queue.limit >= int(most):
         return (
-            f"Raise the limit: nsenter -t {queue.enter} -n sysctl -w"
+            f"Raise the limit: {queue.enter}sysctl -w"
             f" net.core.somaxconn={max(4096, 4 * int(most))}, and have the server listen anew with"
             f" a larger backlog. {price}"
         )
@@ -124,7 +124,7 @@ def _abort(queue: Queue) -> list[str]:
     if not queue.overflows or queue.settings.get("tcp_abort_on_overflow") == "1":
         return []
     return [
-        f"Only where clients can try elsewhere: nsenter -t {queue.enter} -n sysctl -w"
+        f"Only where clients can try elsewhere: {queue.enter}sysctl -w"
         " net.ipv4.tcp_abort_on_overflow=1 resets a connection that finds no room instead of"
         " leaving its client waiting. Price: a short burst becomes an error."
     ]

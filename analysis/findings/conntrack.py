@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from porttrace.analysis import names
 from porttrace.analysis.model import Finding, Hypothesis, Sample, Trace
+from porttrace.analysis.place import within
 from porttrace.analysis.samples import by_netns
 
 RULE = "conntrack-pressure"
@@ -137,7 +138,7 @@ def _advice(case: _Pressure) -> tuple[str, ...]:
         f"Make room: sysctl -w net.netfilter.nf_conntrack_max={wider} on the host (most kernels"
         f" have one limit for all namespaces). Price: up to {megabytes} MB of kernel memory, and"
         " slower look-ups unless /sys/module/nf_conntrack/parameters/hashsize grows with it.",
-        f"See what fills it: nsenter -t {case.peak.pid} -n conntrack -L | awk '{{print $4}}' |"
+        f"See what fills it: {within(case.trace, case.netns)}conntrack -L | awk '{{print $4}}' |"
         " sort | uniq -c. Price: none.",
         "Keep less: net.netfilter.nf_conntrack_tcp_timeout_time_wait (120 s) and"
         " nf_conntrack_tcp_timeout_established (5 days) say how long an entry stays. Price: with"

@@ -14,6 +14,7 @@ from porttrace.analysis.findings.exhaustion_wording import advice, hypotheses, s
 from porttrace.analysis.findings.shortage import NEARLY, Short, Use
 from porttrace.analysis.model import Finding, Outcome, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers, parts_by_key
+from porttrace.analysis.place import within
 from porttrace.analysis.samples import by_netns, ports_of, reuses
 from porttrace.tracer.facts import MOST_GROUPS, PortUse
 
@@ -136,7 +137,7 @@ def _short(trace: Trace, key: _Key, rows: Ints, failed: Bools, uses: list[Use]) 
         failed=lacking,
         works=works,
         works_not=works_not,
-        enter=uses[-1].sample.pid if uses else int(trace.columns["pid"][rows[-1]]),
+        enter=within(trace, netns, [int(trace.columns["pid"][rows[-1]])]),
         pids=tuple(np.unique(trace.columns["pid"][rows]).tolist()),
     )
 

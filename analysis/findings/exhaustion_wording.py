@@ -134,7 +134,7 @@ def advice(short: Short) -> tuple[str, ...]:
     leaks = use is not None and use.open() > _MOSTLY * use.group.used
     if leaks:
         lines.append(
-            f"Look which connections are open: nsenter -t {short.enter} -n ss -tnp dst"
+            f"Look which connections are open: {short.enter}ss -tnp dst"
             f" {short.destination}. What nobody uses any more was never closed."
         )
     # All open and none over: to keep them open is what it does already.
@@ -189,4 +189,4 @@ def _reuse(short: Short, use: Use) -> list[str]:
 
 
 def _sysctl(short: Short, setting: str) -> str:
-    return f"nsenter -t {short.enter} -n sysctl -w net.ipv4.{setting}"
+    return f"{short.enter}sysctl -w net.ipv4.{setting}"

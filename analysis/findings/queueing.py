@@ -25,7 +25,7 @@ class Queue:
     backlog_drops: int = 0  # SYNs refused because the SYN backlog was full
     settings: Mapping[str, str] = field(default_factory=dict)
     victims: tuple[Party, ...] = ()  # attempts on this host whose SYN was sent again
-    enter: int = 0  # a process in the namespace
+    enter: str = ""  # what goes before a command for the namespace
     others: int = 0  # other listeners there that were full as well
     accepted: Accepted | None = None
 

@@ -58,7 +58,7 @@ class Short:
     failed: Ints  # of these, those that got no port
     works: tuple[str, ...] = ()  # other destinations that were reached after the first failure
     works_not: tuple[str, ...] = ()  # others that got no port either
-    enter: int = 0  # a process in the namespace
+    enter: str = ""  # what goes before a command for the namespace
     pids: tuple[int, ...] = field(default=())
 
     def peak(self) -> Use | None:

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis.may_bind import Verdict
-from porttrace.analysis.port_check import process
+from porttrace.analysis.port_check import command, process
 from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
 from porttrace.analysis.render.escape import padded, printable
 from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.sharing import Claim
 from porttrace.tracer.facts import IN_QUEUE, UNSEEN, Holder
-from porttrace.tracer.words import bracketed, endpoint
+from porttrace.tracer.words import bracketed, count, endpoint
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class PortView:
     user: str
     bind: Verdict
     listen: Verdict | None  # None for UDP
+    place: str = ""  # what that namespace is called, "" our own without a name
     within: str = ""  # what enters that network namespace, before a command; "" our own
     tried: tuple[str, int] | None = None  # call that failed ("" none) and errno
+    in_the_way: tuple[bool | None, ...] = ()  # of each holder
+    to_do: tuple[str, ...] = ()  # sentences
 
     @property
     def is_reserved(self) -> bool:
@@ -54,16 +57,22 @@ def called(number: int) -> str:
 def port_text(view: PortView) -> str:
     """Return what is told of a port in lines of at most 80 columns."""
     name = f" ({view.service})" if view.service else ""
-    lines = [printable(f"Port {view.port}/{view.protocol}{name}, {class_of(view.port)}")]
+    place = f"; network namespace {view.place}" if view.place else ""
+    said = f"Port {view.port}/{view.protocol}{name}, {class_of(view.port)}{place}"
+    lines = wrapped(printable(said), "", "  ")
     for label, sentence in _sentences(view):
         lines += wrapped(printable(sentence), f"  {label:<10}", " " * 12)
     return "\n".join(lines)
 
 
+_MARKS = {True: "in the way", False: "not in the way", None: "perhaps in the way"}
+
+
 def _sentences(view: PortView) -> Iterator[tuple[str, str]]:
     labels = ["held by", *[""] * len(view.holders)]
-    for label, holder in zip(labels, view.holders, strict=False):
-        yield label, who(holder)
+    marks = (*view.in_the_way, *[None] * len(view.holders))
+    for label, holder, mark in zip(labels, view.holders, marks, strict=False):
+        yield label, f"{who(holder)}; {_MARKS[mark]}"
     if not view.holders:
         yield "held by", "nobody here"
     for holder in view.beside:
@@ -72,13 +81,16 @@ def _sentences(view: PortView) -> Iterator[tuple[str, str]]:
     yield "bind", _verdict(view)
     if view.tried is not None:
         yield "tried", tried_sentence(view)
+    for sentence in view.to_do:
+        yield "to do", sentence
     for sentence in view.not_seen:
         yield "not seen", sentence
 
 
 def who(holder: Holder) -> str:
     """Return a holder in one sentence: whose it is, which socket, and how it has the port."""
-    parts = [f"{_process(holder)}: {_socket(holder)}", holder.why]
+    parts = [f"{_process(holder)}: {_socket(holder)}", holder.why, queue(holder)]
+    parts += [f"it runs: {command(holder)}"] if command(holder) else []
     if holder.kind == "client" or holder.age_s >= 0:
         parts += [f"{length(holder.age_s)} old"] if holder.age_s >= 0 else []
     if holder.frees_in_s >= 0:
@@ -100,7 +112,28 @@ def _process(holder: Holder) -> str:
 def _socket(holder: Holder) -> str:
     to = f" to {holder.remote}" if holder.remote else ""
     local = endpoint(holder.address, holder.port)
-    return f"{holder.kind.replace('_', ' ')}, {holder.state} {local}{to}"
+    return f"{holder.kind.replace('_', ' ')}, {holder.state} {local}{_families(holder)}{to}"
+
+
+def _families(holder: Holder) -> str:
+    # A wildcard of IPv6 takes the port of IPv4, too, unless its socket was told not to.
+    if holder.address != "::" or holder.v6only is None:
+        return ""
+    return " (IPv6 only)" if holder.v6only else " (IPv4, too)"
+
+
+def queue(holder: Holder) -> str:
+    """Return in words how many connections wait for a listener, "" for none."""
+    if holder.queue <= 0:
+        return ""
+    if holder.queue <= holder.limit:
+        return (
+            f"{count(holder.queue, 'connection')} of at most {holder.limit + 1} wait for accept(2)"
+        )
+    return (
+        f"its accept queue is full: {count(holder.queue, 'connection')} wait for accept(2), one "
+        f"more than its limit of {holder.limit}, and further clients get no answer"
+    )
 
 
 def length(seconds: float) -> str:
@@ -161,11 +194,12 @@ def tried_sentence(view: PortView) -> str:
 
 
 def settings_lines(
-    netns: int,
+    place: str,
     ephemeral: tuple[int, int],
     reserved: tuple[tuple[int, int], ...],
     unprivileged_from: int,
     states: Mapping[str, int],
+    used: str = "",
 ) -> list[str]:
     """Return what the kernel does with ports, each with its setting and Windows' name for it."""
     low, high = ephemeral
@@ -179,12 +213,13 @@ def settings_lines(
     rows = [
         ("ephemeral", f"{low}-{high}, {count} ports for clients: net.ipv4.ip_local_port_range "
          "(Windows: netsh int ipv4 show dynamicport tcp)"),
+        *([("of these", used)] if used else []),
         ("reserved", f"{as_text(reserved) or 'none'}: net.ipv4.ip_local_reserved_ports "
          "(Windows: netsh int ipv4 show excludedportrange tcp)"),
         ("privileged", f"below {unprivileged_from}: net.ipv4.ip_unprivileged_port_start"),
         ("sockets", ", ".join(told) or "none"),
     ]  # fmt: skip
-    lines = [f"Ports of network namespace {netns}"]
+    lines = wrapped(printable(f"Ports of network namespace {place}"), "", "  ")
     for label, what in rows:
         lines += wrapped(what, f"  {label:<12}", " " * 14)
     return lines
@@ -214,7 +249,8 @@ def _cells(holder: Holder, risks: tuple[str, ...]) -> tuple[str, ...]:
     where = f", {holder.container}" if holder.container else ""
     having = f"{holder.comm} ({holder.pid}{where})" if holder.pid else "-"
     port = f"{holder.port}/{holder.protocol}"
-    return (port, bracketed(holder.address), having, holder.user, ", ".join(risks))
+    address = f"{bracketed(holder.address)}{_families(holder)}"
+    return (port, address, having, holder.user, ", ".join(risks))
 
 
 def _row(cells: Sequence[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """porttrace port: real sockets of our own, and the rule beside the real trial."""
 
+import contextlib
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,8 @@ from porttrace.cli import main
 from porttrace.cli.portlook import _not_seen
 from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.others import Beside
-from porttrace.tracer.ports.socks import lists_bound
+from porttrace.tracer.ports.owners import Descriptor, Owners
+from porttrace.tracer.ports.socks import Sock, lists_bound
 
 LOCAL = "127.0.0.1"
 ROOT = os.geteuid() == 0
@@ -292,3 +295,87 @@ def test_ipv4_within_ipv6_is_readable(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_namespaces_that_were_not_looked_at(beside: Beside, told: str) -> None:
     assert _not_seen("tcp", Seen(()), beside, True) == (told,)
+
+
+def test_all_workers_of_a_server_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A socket stands until the last process that has it ends."""
+    with socket.create_server((LOCAL, 0)) as server, contextlib.ExitStack() as ends:
+        words = ["/usr/bin/python3", "-c", "import sys; sys.stdin.read()"]
+        workers = [
+            ends.enter_context(subprocess.Popen(words, stdin=-1, pass_fds=[server.fileno()])).pid
+            for _ in range(2)
+        ]
+        assert main(["port", str(port_of(server)), "--tcp"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert main(["ports"]) == 0
+        listed = " ".join(capsys.readouterr().out.split())
+    pids = sorted([os.getpid(), *workers])
+    assert f"(pids {', '.join(map(str, pids))}), user" in text
+    assert f"open in 2 more: {pids[1]}, {pids[2]}" in listed
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+@pytest.mark.parametrize("v6only", [True, False])
+def test_a_wildcard_of_ipv6_says_whether_it_takes_ipv4(
+    capsys: pytest.CaptureFixture[str], v6only: bool
+) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=not v6only) as made:
+        port = port_of(made)
+        assert main(["port", str(port), "--tcp"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert main(["ports"]) == 0
+        listed = capsys.readouterr().out
+        (found,) = told(capsys, port, "--tcp")
+    word = "(IPv6 only)" if v6only else "(IPv4, too)"
+    assert f"LISTEN [::]:{port} {word}" in text
+    (line,) = [each for each in listed.splitlines() if each.startswith(f"{port}/tcp")]
+    assert f"[::] {word}" in line
+    # and so the default, 0.0.0.0, may be had or not
+    assert found["in_the_way"] == [not v6only]
+    assert bool(found["to_do"]) is not v6only
+    assert (text.count("; not in the way"), "to do Stop" in text) == (v6only, not v6only)
+
+
+@pytest.mark.parametrize("waiting", [3, 2, 0])
+def test_an_accept_queue_that_is_full(capsys: pytest.CaptureFixture[str], waiting: int) -> None:
+    """One more than the backlog goes in; that is full, all below is not."""
+    with socket.create_server((LOCAL, 0), backlog=2) as made, contextlib.ExitStack() as ends:
+        for _ in range(waiting):
+            ends.enter_context(socket.create_connection(made.getsockname()))
+        (found,) = told(capsys, port_of(made), "--tcp")
+        assert main(["port", str(port_of(made)), "--tcp"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert main(["ports"]) == 0
+        listed = " ".join(capsys.readouterr().out.split())
+    first = found["holders"][0]
+    assert (first["queue"], first["limit"]) == (waiting, 2)
+    assert ("its accept queue is full: 3 connections wait for accept(2)" in text) is (waiting == 3)
+    assert ("2 connections of at most 3 wait for accept(2)" in text) is (waiting == 2)
+    assert ("accept(2)" in text) is (waiting > 0)
+    assert ("accept queue full (3 wait, limit 2)" in listed) is (waiting == 3)
+
+
+def test_what_to_do_about_time_wait(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server((LOCAL, 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            server.accept()[0].close()
+            assert client.recv(1) == b""
+        port = port_of(server)
+    (found,) = told(capsys, port, "--tcp")
+    (what,) = found["to_do"]
+    assert "--reuseaddr asks for that" in what and f"state time-wait 'sport = {port}'" in what
+    assert found["in_the_way"] == [True]
+    (asked,) = told(capsys, port, "--tcp", "--reuseaddr")
+    assert asked["in_the_way"] == [None]
+
+
+def test_a_process_that_is_closed_matters_where_one_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    mine = Sock("tcp", 2, 10, 0, 0, bytes(4), 80, bytes(4), 0, 0, 1, 0, 77, 0, 9, None, -1)
+    whole = Seen((mine,), Owners({77: [Descriptor(7, 3)]}, (1,)))
+    assert _not_seen("tcp", whole, Beside(), True) == ()
+    (what,) = _not_seen("tcp", Seen((mine,), Owners({}, (1,))), Beside(), True)
+    comm = Path("/proc/1/comm").read_text().strip()
+    assert what.startswith(f"whether {comm} (pid 1) has a socket that is shown without a process")

@@ -185,6 +185,22 @@ def test_somebody_elses(capsys: Capture, tmp_path: Path, server: socket.socket) 
     assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
 
 
+def test_what_has_to_be_served(capsys: Capture, tmp_path: Path, server: socket.socket) -> None:
+    """A service that does not run is wrong where the file says so, and only there."""
+    text = "ports:\n- {port: 5432, served: true, owner: daemon, process: postgres}\n"
+    ((told,),) = checked(capsys, tmp_path, text)
+    assert told == (
+        "not-served",
+        "the file says that it is served, and no postgres of user daemon serves it",
+    )
+    assert checked(capsys, tmp_path, text.replace("true", "false"), 0) == [[]]
+    # one that runs is fine; one that somebody else has is not
+    mine = f"ports:\n- {{port: {port_of(server)}, address: {LOCAL}, served: true}}\n"
+    assert kinds(checked(capsys, tmp_path, mine)) == [["ephemeral"]]
+    theirs = mine.replace("served", "owner: daemon, served")
+    assert kinds(checked(capsys, tmp_path, theirs)) == [["conflict", "not-served", "ephemeral"]]
+
+
 def test_a_client_has_it(capsys: Capture, tmp_path: Path, server: socket.socket) -> None:
     with socket.create_connection(server.getsockname()) as client:
         text = f"ports:\n- port: {port_of(client)}\n"

@@ -91,6 +91,25 @@ def listener() -> None:
     attempt(child(listens), tcp())
 
 
+def inherited() -> None:
+    """A listener goes on in a program that the one that made it had started."""
+    sock = tcp()
+    sock.bind((LOOP, 0))
+    sock.listen(5)
+    sock.set_inheritable(True)
+    port = sock.getsockname()[1]
+    pid = os.fork()
+    if not pid:
+        os.execv("/bin/sleep", ["sleep", "60"])
+    _children.append(pid)
+    while os.readlink(f"/proc/{pid}/exe").rpartition("/")[2] == os.path.basename(
+        os.readlink("/proc/self/exe")
+    ):
+        time.sleep(0.01)
+    sock.close()
+    attempt({"port": port, "holder": pid}, tcp())
+
+
 def client() -> None:
     server = socket.create_server((LOOP, 0))
     _keep.append(server)

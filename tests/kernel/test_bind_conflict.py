@@ -40,6 +40,7 @@ def made(kind: str, *options: str) -> tuple[Traced, Row]:
     ("kind", "held_as", "error", "words", "advice"),
     [
         ("listener", "listener", "EADDRINUSE", "listens on 127.0.0.1:{port}", "kill {holder}"),
+        ("inherited", "listener", "EADDRINUSE", "It runs: sleep 60.", "kill {holder}"),
         ("bound", "bound", "EADDRINUSE", "does not listen", "kill {holder}"),
         ("time_wait", "time_wait", "EADDRINUSE", "TIME_WAIT", "SO_REUSEADDR"),
         ("closing", "closing", "EADDRINUSE", "FIN_WAIT2", "SO_REUSEADDR"),
@@ -71,6 +72,7 @@ def test_each_kind(kind: str, held_as: str, error: str, words: str, advice: str)
     assert words.format(**said) in found["summary"]
     assert advice.format(**said) in told
     assert found["confidence"] >= 0.9
+    assert ("It inherited the socket from" in found["summary"]) is (kind == "inherited")
     if kind == "privileged":
         assert row["facts"]["may_bind_low"] == 0 and row["facts"]["exe"] in told
 

@@ -270,6 +270,25 @@ def test_a_network_namespace_by_its_name() -> None:
     assert [(row["pid"], row["daddr"]) for row in traced.attempts] == [(client.pid, "192.0.2.2")]
 
 
+@pytest.mark.parametrize("by_port", [False, True])
+def test_who_comes_into_a_namespace_later_is_seen_by_its_port(by_port: bool) -> None:
+    """As the note of --netns says; by the namespace only those are seen that are in it."""
+    later = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 8341)); s.listen()"
+    with Hosts() as hosts, subprocess.Popen(hosts.in_client(["sleep", "60"])) as first:
+        own = os.stat("/proc/self/ns/net").st_ino
+        try:
+            while processes.netns(first.pid) == own:
+                time.sleep(0.01)
+            words = ("-L", "8341") if by_port else ("--netns", hosts.client)
+            with running(*words, "-d", "60") as tracer:
+                subprocess.run(hosts.in_client(["/usr/bin/python3", "-c", later]), check=True)
+                time.sleep(0.3)
+                done = tracer.finish()
+        finally:
+            first.kill()
+    assert len([row for row in done.of("bind") if row["call"] == "listen"]) == int(by_port)
+
+
 def test_a_pid_and_a_namespace_must_agree(web: Box, db: Box) -> None:
     done = run("--pid", str(db.pid), "--netns", str(web.pid), "-d", "1")
     assert done.returncode == 1

@@ -82,6 +82,26 @@ def three_namespaces(port: int) -> Iterator[list[int]]:
         yield sorted(stack.enter_context(running(command))[0] for _ in range(3))
 
 
+CLIENT = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+kept = [socket.create_connection(server.getsockname()) for _ in range(2)]
+port = kept[0].getsockname()[1]
+print(port if sys.argv[1] == "client" else server.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("whose", "state"), [("client", "ESTABLISHED"), ("server", "LISTEN")])
+def test_a_client_in_another_network_namespace(hosts: Hosts, whose: str, state: str) -> None:
+    """It has the port as much as a listener; what a listener accepted is no second one."""
+    command = hosts.in_client(["/usr/bin/python3", "-c", CLIENT, whose])
+    with running(command) as (pid, port):
+        (found,) = elsewhere("tcp", port, others(OURS)).holders
+    assert (found.kind, found.state, found.pid) == ("namespace", state, pid)
+    assert found.why.startswith("a connection, in ") is (whose == "client")
+
+
 def test_all_are_looked_at_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     dump = socks.dump
 

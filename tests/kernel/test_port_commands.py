@@ -121,6 +121,41 @@ def test_commands_are_for_the_namespace_that_was_asked_about(hosts: Hosts, tmp_p
         assert "-w net.ipv6.ip_nonlocal_bind" in text
 
 
+# Two connections from a range of so many ports, to one server: the ends print what they have.
+FILLING = """
+import socket, sys
+with open("/proc/sys/net/ipv4/ip_local_port_range", "w") as file:
+    file.write("43660 43663")
+server = socket.create_server(("127.0.0.1", 443), backlog=9)
+kept = [socket.create_connection(("127.0.0.1", 443)) for _ in range(int(sys.argv[1]))]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("number", [4, 2])
+def test_a_range_that_is_used_up(number: int) -> None:
+    """Towards which destination, and by whom; half of it is no shortage."""
+    with Hosts() as made:
+        command = made.in_client([sys.executable, "-c", FILLING, str(number)])
+        with running(command) as client:
+            assert client.stdout and client.stdout.readline() == "ready\n"
+            first, *rest = told("ports", "--netns", made.client)
+            text = " ".join(tracing.run("ports", "--netns", made.client).stdout.split())
+    assert first["taken"] == number
+    assert f"of these {number} of 4 have a TCP socket" in text
+    found = [each for each in rest if each["type"] == "finding"]
+    if number < 4:
+        assert found == []
+        return
+    towards, at_all = found
+    assert (towards["rule"], towards["severity"]) == ("ephemeral-exhaustion", "critical")
+    assert towards["subject"]["destination"] == "127.0.0.1:443"
+    assert towards["subject"]["pids"] == [client.pid]
+    assert f"(pid {client.pid}) has 4 of them" in text
+    assert "a bind to port 0 gets none" in at_all["summary"]
+
+
 def test_a_container_is_named() -> None:
     with box("c" * 64) as web:
         (found, _) = told("port", str(LISTENING))

@@ -500,6 +500,7 @@ def test_containers_by_id_and_by_name(words: list[str], pids: set[int]) -> None:
     assert not found.cgroups
     assert found.pids_called.startswith(f"container {','.join(words)} (")
     assert "later are not traced" in found.notes[0]
+    assert "say --comm NAME or -L PORT instead" in found.notes[0]
 
 
 @pytest.mark.usefixtures("there")

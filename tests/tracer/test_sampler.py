@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from porttrace.tracer import processes
+from porttrace.tracer import netplace, processes
 from porttrace.tracer.facts import Listener, Sample, Usage
 from porttrace.tracer.sampled import Namespace, is_news
 from porttrace.tracer.sampler import Sampler
@@ -64,6 +64,19 @@ def test_a_namespace_tells_who_owns_a_full_queue() -> None:
             (mine,) = [each for each in sample.listeners if each.port == port]
         assert (mine.queue, mine.limit, mine.pid) == (2, 1, os.getpid())
         assert mine.comm == Path(f"/proc/{os.getpid()}/comm").read_text().strip()
+
+
+def test_a_namespace_tells_its_name_and_whether_it_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = processes.netns(os.getpid())
+    (tmp_path / "blue").symlink_to("/proc/self/ns/net")  # where ip netns has a mount
+    (tmp_path / "red").touch()  # one that was left behind
+    monkeypatch.setattr(netplace, "NAMED", tmp_path)
+    sample = Namespace(mine).look(os.getpid(), {}, last=True)
+    assert sample is not None and (sample.name, sample.own) == ("blue", True)
+    sample = Namespace(mine + 1).look(os.getpid(), {}, last=True)
+    assert sample is not None and (sample.name, sample.own) == ("", False)
 
 
 def test_a_lost_destination_that_is_here_is_told() -> None:

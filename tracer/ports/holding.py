@@ -55,6 +55,7 @@ def holder_of(sock: Sock, seen: Seen) -> Holder:
     if owner is None and sock.inode:
         kind, why = _nobodys(sock, kind, why, seen)
     options = seen.options.get(sock.inode)
+    listens = sock.state == diag.LISTEN
     return Holder(
         kind=kind,
         protocol=sock.protocol,
@@ -71,6 +72,8 @@ def holder_of(sock: Sock, seen: Seen) -> Holder:
         v6only=sock.v6only,
         why=why,
         also=_sharers(sock, seen),
+        queue=sock.queued if listens else -1,
+        limit=sock.backlog if listens else -1,
     )
 
 

@@ -27,6 +27,7 @@ _ORDER = ("listener", "bound", "client", "accepted", "closing", "time_wait", "ud
           "kernel", "namespace", "unknown")  # fmt: skip
 _HALF_OPEN = (diag.SYN_RECV, diag.NEW_SYN_RECV)  # requests that wait at a listener keep no port
 _SETTLE_S = 0.02  # until a process that ends has closed what it had
+_MOST_CMDLINE = 200  # characters
 _SMALL = 64  # sockets that are looked into one by one
 
 
@@ -179,7 +180,7 @@ def _grouped(seen: Seen) -> list[Holder]:
 
 
 def _of_group(group: Sequence[Holder]) -> Holder:
-    last = max(group, key=lambda each: each.frees_in_s)
+    last = max(group, key=lambda each: (each.frees_in_s, each.queue - each.limit))
     if len(group) == 1:
         return last
     also = sorted({pid for each in group for pid in each.also} - {last.pid})
@@ -195,4 +196,5 @@ def named(holder: Holder, name_of: NameOf | None) -> Holder:
     process = processes.read_process(holder.pid, name_of=name_of)
     container = process.container_name if process.container else ""
     container = container or process.container
-    return replace(holder, user=user, comm=process.comm, container=container)
+    cmdline = process.cmdline[:_MOST_CMDLINE]
+    return replace(holder, user=user, comm=process.comm, container=container, cmdline=cmdline)

@@ -16,13 +16,18 @@ from porttrace.tracer.namespaces import enter
 from porttrace.tracer.ports import socks
 from porttrace.tracer.ports.holding import Seen, holder_of
 from porttrace.tracer.ports.lookup import MOST, NameOf, named
+from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import owners
 from porttrace.tracer.ports.settings import Settings
 from porttrace.tracer.ports.socks import Sock
 
 MOST_LOOKED_AT = 256
 """So many network namespaces at most are looked at: those of the oldest processes."""
-_SERVING = {"tcp": (diag.LISTEN, diag.BOUND), "udp": (diag.CLOSE,)}
+_CONNECTED = (diag.ESTABLISHED, diag.SYN_SENT, diag.FIN_WAIT1, diag.FIN_WAIT2, diag.CLOSE_WAIT,
+              diag.CLOSING, diag.LAST_ACK)  # fmt: skip
+_HAVING = {
+    "tcp": (diag.LISTEN, diag.BOUND, *_CONNECTED), "udp": (diag.CLOSE, diag.ESTABLISHED),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Others:
 
 @dataclass(frozen=True)
 class Beside:
-    """Who serves a port in other network namespaces, and in which of these nobody looked.
+    """Who has a port in other network namespaces, and in which of these nobody looked.
 
     Each of those by a process that is in it: `closed` may not be entered, `beyond` are too many.
     """
@@ -60,10 +65,13 @@ def sees_others() -> bool:
 
 
 def elsewhere(protocol: str, port: int, among: Others, name_of: NameOf | None = None) -> Beside:
-    """Return who serves `port` in other network namespaces. Of these `MOST` are told at most."""
+    """Return who has `port` in other network namespaces. Of these `MOST` are told at most.
+
+    Of connections that a listener there accepted nothing is said, of others one for each address.
+    """
     places = list(among.places.items())
     beyond = tuple(pids[0] for _, pids in places[MOST_LOOKED_AT:])
-    looks = _each(places[:MOST_LOOKED_AT], lambda: _serving(protocol, port))
+    looks = _each(places[:MOST_LOOKED_AT], lambda: _having(protocol, port))
     closed = tuple(pid for _, pid, seen in looks if seen is None)
     found = [(number, pid, sock) for number, pid, seen in looks for sock in seen or ()]
     return Beside(tuple(_told(found, name_of)), closed, beyond)
@@ -105,8 +113,16 @@ def _inside(
     return 0, []
 
 
-def _serving(protocol: str, port: int) -> list[Sock]:
-    return socks.dump(protocol, port, states=_SERVING[protocol])
+def _having(protocol: str, port: int) -> list[Sock]:
+    found = socks.dump(protocol, port, states=_HAVING[protocol])
+    listening = [sock for sock in found if sock.state == diag.LISTEN]
+    kept = [sock for sock in found if protocol == "udp" or sock.state not in _CONNECTED]
+    clients: dict[bytes, Sock] = {}
+    for sock in found:
+        is_one = protocol == "tcp" and sock.state in _CONNECTED and sock.inode
+        if is_one and not any(overlaps(each, sock.address) for each in listening):
+            clients.setdefault(sock.src, sock)
+    return [*kept, *clients.values()]
 
 
 def _told(found: list[tuple[int, int, Sock]], name_of: NameOf | None) -> Iterator[Holder]:
@@ -115,7 +131,9 @@ def _told(found: list[tuple[int, int, Sock]], name_of: NameOf | None) -> Iterato
     for at, (number, pid, sock) in enumerate(found[:MOST], 1):
         seen = Seen([sock], having, Settings(netns=number))
         each = named(holder_of(sock, seen), name_of)
-        why = f"in {name_of_namespace(pid, name_of)}, where ports are counted apart: not in the way"
+        what = "a connection, " if sock.protocol == "tcp" and sock.state in _CONNECTED else ""
+        place = name_of_namespace(pid, name_of)
+        why = f"{what}in {place}, where ports are counted apart: not in the way"
         rest = f"; {more} more elsewhere are not listed" if more > 0 and at == MOST else ""
         yield replace(each, kind="namespace", pid=each.pid or pid, why=f"{why} here{rest}")
 

@@ -23,10 +23,15 @@ class Descriptor(NamedTuple):
 
 @dataclass(frozen=True)
 class Owners:
-    """Who has which socket open, by inode, and how many processes could not be looked into."""
+    """Who has which socket open, by inode, and which processes could not be looked into."""
 
     found: dict[int, list[Descriptor]] = field(default_factory=dict)
-    hidden: int = 0
+    closed: tuple[int, ...] = ()  # processes that could not be looked into
+
+    @property
+    def hidden(self) -> int:
+        """How many processes could not be looked into."""
+        return len(self.closed)
 
     def first(self, inode: int) -> Descriptor | None:
         """Return the descriptor of the oldest process, which made it and passed it on, if any."""
@@ -39,19 +44,19 @@ def owners(inodes: Iterable[int], proc: str = _PROC) -> Owners:
     if not wanted:
         return Owners()
     found: dict[int, list[Descriptor]] = {}
-    hidden = 0
+    closed = []
     for pid in _numbers(proc):
         try:
             links = list(_links(f"{proc}/{pid}/fd"))
         except PermissionError:
-            hidden += 1
+            closed.append(pid)
             continue
         except OSError:
             continue  # it ended
         for fd, link in links:
             if link in wanted:
                 found.setdefault(wanted[link], []).append(Descriptor(pid, fd))
-    return Owners(found, hidden)
+    return Owners(found, tuple(closed))
 
 
 def sockets_of_all(proc: str = _PROC) -> Iterator[tuple[Descriptor, int]]:

@@ -86,7 +86,7 @@ def test_somaxconn_may_be_the_limit() -> None:
     settings = {**(QUIET.settings or {}), "somaxconn": "3"}
     low = [replace(each, settings=settings) for each in OVERFLOWING]
     advice = "\n".join(only(traced(low, lost=5)).advice)
-    assert "nsenter -t 9 -n sysctl -w net.core.somaxconn=4096" in advice
+    assert "nsenter -t 99 -n sysctl -w net.core.somaxconn=4096" in advice
 
 
 def test_two_full_queues_share_the_counters() -> None:

@@ -92,8 +92,40 @@ def test_quic() -> None:
 
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
-    (advice,) = only(in_use(holder, on=ON)).advice
-    assert advice.startswith("Until then: wait 42 s")
+    now, later = only(in_use(holder, on=ON)).advice
+    assert "wait 42 s" in now
+    assert "it helps only where both did, before bind" in later
+
+
+def test_an_accepted_connection_is_ended_and_both_set_the_option() -> None:
+    """Without the option: set it, which works at once if the last one had it. With it: too late."""
+    holder = replace(CLIENT, kind="accepted", port=80)
+    first, second = only(in_use(holder)).advice
+    assert first.startswith("Let the server set SO_REUSEADDR") and "ss -tK" in second
+    first, second = only(in_use(holder, on=ON)).advice
+    assert "ss -tK state connected 'sport = 80 and dst 192.0.2.9 and dport = 5432'" in first
+    assert "let the one that had the port before set it, too" in second
+
+
+@pytest.mark.parametrize(
+    ("maker", "netns", "inherited"), [(4, 1, True), (5, 1, False), (6, 1, False), (4, 2, False)]
+)
+def test_an_inherited_listener_is_told_with_its_maker_and_command(
+    maker: int, netns: int, inherited: bool
+) -> None:
+    """Not where a process that still has it made it, nor by a bind in another namespace."""
+    holder = listener(pid=5, comm="sleep", cmdline="sleep 15", netns=1, also=(6,))
+    looked = Looked(((9 * S, 7),), (holder,), RANGE, 0.001)
+    made = call(pid=maker, comm=b"fork", netns=netns)
+    bad = call(at=9 * S, error=errno.EADDRINUSE)
+    text = told(trace_of_binds(made, bad, looked=[looked]))
+    assert "It runs: sleep 15." in text
+    assert ("It inherited the socket from fork (pid 4), which bound it." in text) is inherited
+    assert ("inherited" in text) is inherited
+
+
+def test_a_command_that_says_no_more_than_the_name_is_not_told() -> None:
+    assert "It runs" not in told(in_use(listener(pid=5, comm="nginx", cmdline="/usr/sbin/nginx")))
 
 
 def failed(number: int, facts: dict[str, int | str], **how: object) -> str:
