@@ -28,7 +28,7 @@ _NEVER = np.iinfo(np.int64).max
 _MANY = 1000  # attempts of a group, from which on a look for its twin pays
 _PROMPT_NS = 10_000_000
 """A queue that hands over so promptly is no chance of SYNs that were sent again just then."""
-_FEW_LOST, _MANY_LOST = 3, 0.05  # events; events an attempt
+_FEW_LOST, _MANY_LOST = 3, 0.15  # events; events an attempt
 _MANY_UNKNOWN = 0.02  # of the attempts
 _AS_GOOD = 0.002
 """Numbers of slots whose misfits lie so close cannot be told apart."""

@@ -20,6 +20,7 @@ LIKELY_P = 0.02  # of one coincidence in the seed case: a release 1 ms after an 
 WIDE_P = 1e-3
 FIRM_P = 1e-4
 _NEW_SHARE = 0.02  # of its handoffs must be news for a wider scope to replace narrower ones
+_MOST_PARTS = 0.7  # of the groups side by side must look throttled each by itself
 _COMPARED = 200  # groups of another scope that are examined to tell how it fares
 
 
@@ -92,16 +93,17 @@ def _side_by_side(place: Place, group: Group) -> list[Group]:
         if scope == group.scope:
             return []
         parts = groups(place, scope, among=held)
-        slots = [g.verdict.slots for g in parts if g.verdict.throttled()]
+        passed = [g for g in parts if g.verdict.throttled()]
+        slots = [g.verdict.slots for g in parts]
         handed = sum(g.verdict.handoffs for g in parts)
         if (
-            2 <= len(parts) == len(slots)
+            len(passed) >= max(2, _MOST_PARTS * len(parts))
             and len(set(slots)) == 1
             and sum(slots) == group.verdict.slots
             and all(g.verdict.peak == g.verdict.slots for g in parts)
             and handed >= MIN_EXPLAINED * group.verdict.handoffs
         ):
-            return [replace(g, joint_p=group.p_value()) for g in parts]
+            return [replace(g, joint_p=group.p_value()) for g in passed]
     return []
 
 
@@ -143,11 +145,13 @@ def _rows(found: list[Group]) -> Ints:
 # explain nearly all holds of the processes that refute the wider answer, beyond doubt.
 def _narrow(place: Place, contradicted: list[Group]) -> list[Group]:
     held = np.unique(np.concatenate([_rows([]), *(g.rows[g.queue.held()] for g in contradicted)]))
+    # By time: a busy machine holds many of them for a moment.
+    lengths = place.hold.lengths()[held]
     best: tuple[float, list[Group]] = (0.0, [])
     for scope in NARROW if len(held) else ():
         passed = [g for g in groups(place, scope, among=held) if g.verdict.throttled()]
         handed = np.concatenate([_rows([]), *(g.handed_rows() for g in passed)])
-        share = float(np.mean(np.isin(held, handed)))
+        share = float(lengths[np.isin(held, handed)].sum() / lengths.sum())
         firm = [g for g in _agreed(passed) if g.verdict.handoffs >= 3 and g.p_value() <= FIRM_P]
         firm = _overrun(place, contradicted, firm)
         if share >= MIN_EXPLAINED and share > best[0]:

@@ -174,3 +174,13 @@ def test_ends_that_nobody_knows_tell_of_losses_that_nobody_counted() -> None:
         attempts["outcome"][::20] = Outcome.unknown
         found = serialized_connects(replace(trace, attempts=attempts), ())
         assert {f.slots for f in found} <= told
+
+
+def test_moments_of_a_busy_machine_do_not_hide_who_is_counted() -> None:
+    # A throttle by thread; other calls of the process are held for 12 ms now and then by chance.
+    trace = world("gate", 2, "thread", 1)
+    attempts = trace.attempts.copy()
+    free = np.flatnonzero(attempts["gate_ns"] == 0)[::6]
+    attempts["gate_ns"][free] = attempts["call_ns"][free] - 12 * simulate.MS
+    found = serialized_connects(replace(trace, attempts=attempts), ())
+    assert {(f.scope, f.slots) for f in found} == {("thread", 2)}
