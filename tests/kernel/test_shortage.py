@@ -339,3 +339,25 @@ def test_conntrack_is_counted_in_its_namespace(site: Site) -> None:
         process.wait()
         process.stdout.close()
     assert namespaces.find_netns(str(os.getpid())) != netns
+
+
+_OWN_PORT = """
+import socket, sys, time
+def connect(port, to):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((sys.argv[1], port))
+    return sock, sock.connect_ex((sys.argv[2], to))
+kept = [connect(8380, 80), connect(8380, 80), connect(8381, 80), connect(8380, 389)]
+assert [each[1] for each in kept] == [0, 99, 0, 0], kept
+"""
+
+
+def test_a_source_port_that_is_taken_is_no_shortage(site: Site) -> None:
+    program = ["/usr/bin/python3", "-c", _OWN_PORT, CLIENT_V4, SERVER_V4]
+    traced = trace(site.hosts.in_client(program), timeout_s=200)
+    assert traced.code == 0, traced.notes
+    assert traced.findings(PORTS) == []
+    (finding,) = traced.findings("source-port-taken")
+    assert (finding["subject"]["port"], finding["subject"]["destination"]) == (8380, LIVE)
+    assert finding["evidence"]["holder_pid"] == finding["subject"]["pid"]
