@@ -221,6 +221,7 @@ def _evidence(short: Short) -> dict[str, object]:
             "ports": peak.number(),
             "used": group.used,
             "time_wait": group.time_wait,
+            "fin_wait2": group.fin_wait2,
             "open": peak.open(),
             "taken": peak.taken(),
             "share": peak.share(),
