@@ -34,14 +34,9 @@ def in_use(call: Failed) -> Reason:
 
 
 def _no_free_port(call: Failed) -> Reason:
-    first, last = call.fact("range_first"), call.fact("range_last")
-    where = f" ({first}-{last})" if first > 0 else ""
-    reserved = call.text("reserved")
-    besides = f" that is not reserved ({reserved})" if reserved else ""
     return Reason(
         "no-free-port",
-        f"It asked for any port, and every one of net.ipv4.ip_local_port_range{where}{besides} was "
-        "taken for this address.",
+        f"It asked for any port, and {bind_names.range_taken(call.looked)}.",
         (
             f"Widen the range: {call.there}sysctl -w net.ipv4.ip_local_port_range='10240 65535' "
             "(fixed ports of servers inside it must be reserved: "

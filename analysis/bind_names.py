@@ -5,6 +5,7 @@ Names that processes gave themselves are passed on raw: whoever prints them esca
 
 import errno
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -104,11 +105,32 @@ def not_shown(row: np.void, found: Looked | None) -> str:
     """Return why no holder of the port can be shown, "" where there is one or none is wanted."""
     if row["errno"] != errno.EADDRINUSE:
         return ""
+    if not row["port_asked"]:
+        return range_taken(found)
     if found is None:
         return NOT_LOOKED_UP
     if not found.holders:
         return f"whoever held it was gone {names.duration(found.after_s * 1e9)} later"
     return ""
+
+
+def range_taken(found: Looked | None) -> str:
+    """Return that no port was left for a call that asked for any, and by whom they were taken."""
+    facts = found.facts if found else {}
+    first, last = (_number(facts, name) for name in ("range_first", "range_last"))
+    ends = f" ({first}-{last})" if first else ""
+    reserved = facts.get("reserved")
+    besides = f" that is not reserved ({reserved})" if reserved else ""
+    said = f"every port of net.ipv4.ip_local_port_range{ends}{besides} was taken for this address"
+    if found is None or not facts.get("takers"):
+        return said
+    later = names.duration(found.after_s * 1e9)
+    return f"{said}; {later} later {facts['taken']} of {last - first + 1} were: {facts['takers']}"
+
+
+def _number(facts: Mapping[str, int | str], name: str) -> int:
+    value = facts.get(name, 0)
+    return value if isinstance(value, int) else 0
 
 
 _HOLDS = {

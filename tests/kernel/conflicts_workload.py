@@ -232,7 +232,8 @@ def no_free_port() -> None:
     for _ in range(2):
         _keep.append(tcp())
         _keep[-1].bind((ANY, 0))  # type: ignore[attr-defined]
-    attempt({"port": 0, "holder": 0}, tcp())
+        _keep[-1].listen()  # type: ignore[attr-defined]
+    attempt({"port": 0, "holder": os.getpid()}, tcp())
 
 
 def narrow(first: int, last: int) -> None:

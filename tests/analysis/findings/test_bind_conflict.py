@@ -7,8 +7,11 @@ import pytest
 
 from binding import RANGE, call, in_use, listener, trace_of_binds
 from builders import MS, S
+from porttrace.analysis import tables
 from porttrace.analysis.findings.bind_conflict import bind_conflict
 from porttrace.analysis.model import BindOption, Finding, Looked, Trace
+from porttrace.analysis.render.report import bind_json
+from porttrace.analysis.render.text import bind_line
 from porttrace.tracer.facts import Holder
 
 ON = BindOption.reuseaddr
@@ -332,6 +335,28 @@ def test_any_port_is_looked_for_in_the_right_namespace() -> None:
     text = failed(errno.EADDRINUSE, facts, to="0.0.0.0:0")
     assert "that is not reserved (40000)" in text and "IP_BIND_ADDRESS_NO_PORT" in text
     assert "porttrace ports --netns blue, or ip netns exec blue ss" in text
+
+
+def test_who_has_the_ports_when_there_is_none_left() -> None:
+    facts: dict[str, int | str] = {
+        "range_first": 43660, "range_last": 43663, "taken": 4,
+        "takers": "3 by many (pid 12), 1 in TIME_WAIT",
+    }  # fmt: skip
+    bad = call(error=errno.EADDRINUSE, to="192.0.2.1:0")
+    trace = trace_of_binds(bad, looked=[Looked(((S, 7),), (), facts, 0.031)])
+    said = (
+        "every port of net.ipv4.ip_local_port_range (43660-43663) was taken for this address; 31 ms"
+        " later 4 of 4 were: 3 by many (pid 12), 1 in TIME_WAIT"
+    )
+    assert f"It asked for any port, and {said}." in only(trace).summary
+    row, found = trace.binds[0], trace.looked[S, 7]
+    assert bind_line(row, "1.000", None, found).replace("\n                ", "").endswith(said)
+    assert bind_json(row, None, found)["not_shown"] == said
+    (table,) = tables.binds(trace)["holders"]
+    assert table == said
+    # whoever held a port that was asked for by its number is another matter
+    gone = trace_of_binds(call(error=errno.EADDRINUSE), looked=[Looked(((S, 7),), (), facts, 0.1)])
+    assert "was gone 100 ms later" in told(gone)
 
 
 def test_root_without_the_capability() -> None:
