@@ -91,6 +91,18 @@ def listener() -> None:
     attempt(child(listens), tcp())
 
 
+def next_port() -> None:
+    """As `listener`, and take the port beside it."""
+    listener()
+    _keep.append(socket.create_server((ANY, _last_port + 1)))
+
+
+def without_port() -> None:
+    """As `listener`, and serve metrics all the same."""
+    listener()
+    _keep.append(socket.create_server((LOOP, 9101)))
+
+
 def client() -> None:
     server = socket.create_server((LOOP, 0))
     _keep.append(server)

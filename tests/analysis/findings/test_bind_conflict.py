@@ -41,7 +41,7 @@ def test_the_clients_connection_on_a_servers_port() -> None:
         "(pid 77, user app) has it for its connection to 192.0.2.9:5432, for 90 s now: an outgoing "
         "connection has the port. Port 43611 lies inside net.ipv4.ip_local_port_range "
         "(32768-60999), from which the kernel takes the local ports of clients, so any connect may "
-        "get it while no server has it."
+        "get it while no server has it. web runs on without this port."
     )
     now, reserve = finding.advice
     assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
@@ -210,10 +210,50 @@ def test_who_looks_for_a_free_port_is_only_noted() -> None:
     assert tried(S, then=20 * S, to="0.0.0.0:81").severity == "warning"
 
 
+def test_who_tries_one_port_after_the_other_is_only_noted() -> None:
+    taken = [call(at=S + n * MS, to=f"0.0.0.0:{80 + n}", error=errno.EADDRINUSE) for n in (0, 1)]
+    found = bind_conflict(trace_of_binds(*taken, call(at=S + 2 * MS, to="0.0.0.0:82")), ())
+    assert [each.severity for each in found] == ["info", "info"]
+    assert all("went on with port 82" in each.summary for each in found)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"to": "0.0.0.0:9101"},  # a listener for metrics
+        {"to": "127.0.0.1:81"},
+        {"to": "0.0.0.0:81", "protocol": "udp"},
+        {"to": "0.0.0.0:0"},
+    ],
+)
+def test_another_port_of_the_program_replaces_none(then: dict[str, str]) -> None:
+    finding = tried(S, then=S + MS, exits={7: 4 * S}, **then)
+    assert finding.severity == "warning" and "went on" not in finding.summary
+    assert finding.summary.endswith(" web runs on without this port.")
+    assert finding.evidence["went_on_with_port"] is None and finding.evidence["runs_on_without"]
+
+
+def test_a_port_that_was_taken_after_another_one_replaces_none() -> None:
+    calls = [
+        call(at=S, error=errno.EADDRINUSE),
+        call(at=S + MS, to="192.0.2.1:8081"),
+        call(at=S + 2 * MS, to="0.0.0.0:81"),
+    ]
+    assert "runs on without" in only(trace_of_binds(*calls)).summary
+
+
+def test_who_did_nothing_else_may_have_given_up() -> None:
+    assert "runs on" not in tried(S, exits={7: S + 50 * MS}).summary
+    assert "runs on without this port" in tried(S, exits={7: 60 * S}).summary
+    # the trace was over before anybody could tell
+    soon = trace_of_binds(call(error=errno.EADDRINUSE), end_ns=2 * S)
+    assert "runs on" not in only(soon).summary and only(soon).severity == "warning"
+
+
 def test_both_families_of_one_server() -> None:
     # [::] takes IPv4, too, and the program then asks for that as well: it serves both.
     finding = only(in_use(listener(pid=7, address="::", comm="web", v6only=False)))
-    assert finding.severity == "info"
+    assert finding.severity == "info" and "without" not in finding.summary
 
 
 def test_a_hostile_name_stays_raw_for_whoever_prints_it() -> None:
