@@ -169,7 +169,8 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
 
 def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     stays = holder.state == "CLOSE_WAIT"
-    said = f"{_capital(bind_names.holder(holder))}: {holder.why or 'it is not over yet'}."
+    why = holder.why or "it is not over yet"
+    said = f"{_capital(bind_names.holder(holder))}. {why[:1].upper()}{why[1:]}."
     if stays and _is_mine(call, holder):
         return said, (
             "It is a connection of its own that it has not closed: let it close that first.",
@@ -303,7 +304,7 @@ def _collides(call: Failed, holder: Holder) -> str:
         # beside a listener it is no help, whether that has set it or not
         reuseaddr=second.reuseaddr if holder.kind == "listener" else None,
         uid=holder.uid,
-        state=_STATES.get(holder.kind, "connected"),
+        state=_STATES.get(holder.kind, "connected") if holder.protocol == "tcp" else "bound",
     )
     shares = (holder.reuseport, second.reuseaddr, second.reuseport)
     if call.row["call"] == BindCall.listen:

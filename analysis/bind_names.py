@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from porttrace.analysis import names
+from porttrace.analysis.frees import or_later
 from porttrace.analysis.model import BindCall, BindOption, Holder, Looked, Trace
 from porttrace.tracer.words import endpoint
 
@@ -155,7 +156,7 @@ def holder(each: Holder) -> str:
     local = endpoint(each.address, each.port)
     said = text.format(local=local, remote=each.remote or "?", state=each.state)
     if each.frees_in_s >= 0:
-        said += f", free in {names.duration(each.frees_in_s * 1e9)}"
+        said += f", free in {names.duration(each.frees_in_s * 1e9)}{or_later(each)}"
     elif each.age_s >= 0:
         said += f", for {names.duration(each.age_s * 1e9)} now"
     if not each.pid:

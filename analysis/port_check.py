@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis import sharing
+from porttrace.analysis.frees import or_later
 from porttrace.analysis.may_bind import Here, conflict
 from porttrace.analysis.port_ranges import Ranges, at_risk, reserve_command
 from porttrace.analysis.port_served import SERVES, is_its, is_verified, serving, unserved
@@ -112,7 +113,7 @@ def _first_in_doubt(holders: Sequence[Holder]) -> Holder:
 
 
 def _try(wanted: Wanted, holder: Holder, within: str) -> str:
-    wait = f"wait {holder.frees_in_s:.0f} s, or: " if holder.frees_in_s >= 0 else ""
+    wait = f"wait {_wait(holder)}, or: " if holder.frees_in_s >= 0 else ""
     chosen = {"--reuseaddr": wanted.reuseaddr, "--reuseport": wanted.reuseport,
               "--v6only": wanted.v6only}  # fmt: skip
     options = "".join(f" {name}" for name, is_set in chosen.items() if is_set)
@@ -189,10 +190,14 @@ def process(holder: Holder) -> str:
 
 def _free(holder: Holder) -> str:
     if holder.frees_in_s >= 0:
-        return f"wait {holder.frees_in_s:.0f} s, or let the service set SO_REUSEADDR before bind"
+        return f"wait {_wait(holder)}, or let the service set SO_REUSEADDR before bind"
     if holder.kind == "client":
         return "end that connection, and reserve the port so that no client gets it again"
     return "stop that one, or give the service another port"
+
+
+def _wait(holder: Holder) -> str:
+    return f"{holder.frees_in_s:.0f} s{or_later(holder)}"
 
 
 def _address(wanted: Wanted, standing: Standing) -> Iterator[Problem]:

@@ -378,7 +378,7 @@ def test_time_wait_may_be_in_the_way(capsys: Capture, tmp_path: Path) -> None:
     out, err = capsys.readouterr()
     flat = " ".join(out.split())
     assert flat.startswith("? ") and "(time wait to 127.0.0.1:" in flat
-    assert "The socket in TIME_WAIT decides it by options" in flat
+    assert "The closed connection decides it by options" in flat
     assert f"sudo porttrace port {port} --tcp --address 0.0.0.0 --reuseaddr --try-bind" in flat
     assert flat.endswith("1 of 1 could not be verified.")
     assert err.startswith("note: 1 of 1 wanted ports could not be verified; --strict")

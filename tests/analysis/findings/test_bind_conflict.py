@@ -93,6 +93,21 @@ def test_quic() -> None:
     assert "HTTP/3" in text and "another port than 443/tcp" in text
 
 
+def test_who_shares_on_one_side_only_is_told_of_a_socket_and_no_connection() -> None:
+    holder = listener(kind="udp", protocol="udp")
+    text = told(in_use(holder, protocol="udp", on=ON))
+    assert "0.0.0.0:80 is bound to the port, and an option for sharing counts only" in text
+    assert "is a connection on the port" in told(in_use(listener(kind="accepted"), on=ON))
+
+
+def test_what_the_other_end_has_not_closed_may_stay_longer() -> None:
+    holder = Holder("closing", port=80, state="FIN_WAIT2", remote="192.0.2.9:5", frees_in_s=42.0,
+                    why="closed here; the other end has not closed yet")  # fmt: skip
+    said = "in FIN_WAIT2, free in 42.0 s, or 60 s after the other end closes. Closed here; the"
+    assert said in told(in_use(holder))
+    assert "or 60 s after" not in told(in_use(replace(holder, kind="time_wait", state="TIME_WAIT")))
+
+
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
     (advice,) = only(in_use(holder, on=ON)).advice
