@@ -95,6 +95,15 @@ def is_served(wanted: Wanted, holders: Sequence[Holder]) -> Holder | None:
     return next(iter(serving(wanted, holders)), None)
 
 
+def unserved_state(wanted: Wanted, holders: Sequence[Holder]) -> str:
+    """Return in words that the service does not run; by whom not, where others have the port."""
+    whose = [f"process {wanted.process}"] if wanted.process else []
+    whose += [f"user {wanted.owner}"] if wanted.owner else []
+    if holders and whose:
+        return f"not served by {' of '.join(whose)}"
+    return "not served now"
+
+
 def asks_for_options(wanted: Wanted, holders: Sequence[Holder]) -> bool:
     """Return whether options of the sockets that stand decide if the service may have its port."""
     return (wanted.reuseaddr or wanted.reuseport) and not serving(wanted, holders)
@@ -127,7 +136,8 @@ def _try(wanted: Wanted, holder: Holder, within: str) -> str:
 def _duplicates(wanted: Wanted, others: Sequence[Wanted]) -> Iterator[Problem]:
     for other in others:
         first, second = other.claim(), wanted.claim()
-        listens = Claim(**{**vars(first), "state": "listening"})
+        state = "listening" if other.protocol == "tcp" else "bound"
+        listens = Claim(**{**vars(first), "state": state})
         if sharing.predict(listens, second):
             yield Problem(
                 "duplicate",
@@ -157,6 +167,12 @@ def _conflict(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     if standing.holders and verdict.works is False:
         first = standing.holders[0]
         yield Problem("conflict", f"held by {describe(first)}: {first.why}", _free(first))
+        return
+    # Others serve it, and would share it: somebody gets what was meant for somebody else.
+    for each in standing.holders:
+        if each.kind in SERVES and each.state != "ESTABLISHED":
+            what = f"held by {describe(each)}, and by their options the two would share it"
+            yield Problem("conflict", what, _free(each))
 
 
 def _unserved(wanted: Wanted, standing: Standing) -> Iterator[Problem]:

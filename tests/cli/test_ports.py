@@ -227,6 +227,9 @@ def test_node_ports(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyP
 BAD = [
     ("ports:\n- port: 80\n  proto: tcp\n", "line 3: ports[0].proto: no such key; there"),
     ("ports:\n- port: 80\n- port: eighty\n", "line 3: ports[1].port: 'eighty' is no port"),
+    ('ports:\n- port: "80"\n', "line 2: ports[0].port: '80' is a text: write 80 without quotes"),
+    ("ports:\n- port: 022\n", "line 2: ports[0].port: 022 is another number in YAML, 18: write"),
+    ("ports:\n- port: 0x50\n", "line 2: ports[0].port: 0x50 is another number in YAML, 80: write"),
     ("ports:\n- port: 70000\n", "line 2: ports[0].port: 70000 is no port"),
     ("ports:\n- port: true\n", "line 2: ports[0].port: True is no port"),
     ("ports:\n- name: web\n", "line 2: ports[0].port: the key is missing"),
@@ -328,6 +331,33 @@ def test_a_udp_client_serves_nobody(capsys: Capture, tmp_path: Path) -> None:
         client.connect(server.getsockname())
         text = f"ports:\n- port: {port_of(client)}\n  protocol: udp\n"
         assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
+
+
+@pytest.mark.parametrize("reuseaddr", [None, True, False])
+def test_a_udp_port_that_another_has_is_a_conflict(
+    capsys: Capture, tmp_path: Path, reuseaddr: bool | None
+) -> None:
+    option = "" if reuseaddr is None else f", reuseaddr: {str(reuseaddr).lower()}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((LOCAL, 0))
+        line = f"- {{port: {port_of(server)}, protocol: udp, address: {LOCAL}, "
+        theirs = f"ports:\n{line}owner: daemon{option}}}\n"
+        ((conflict, _),) = checked(capsys, tmp_path, theirs)
+        assert conflict[0] == "conflict" and f"(pid {os.getpid()})" in conflict[1]
+        assert main(["ports", "--check", str(tmp_path / "ports.yaml")]) == 5
+        text = " ".join(capsys.readouterr().out.split())
+        assert "not served by user daemon - conflict: held by" in text
+        # its own
+        assert kinds(checked(capsys, tmp_path, f"ports:\n{line}owner: {ME}}}\n")) == [["ephemeral"]]
+
+
+def test_two_that_want_one_udp_port(capsys: Capture, tmp_path: Path) -> None:
+    text = "ports:\n- {port: 5353, protocol: udp%s}\n- {port: 5353, protocol: udp%s}\n"
+    found = checked(capsys, tmp_path, text % ("", ""))
+    assert kinds(found) == [[], ["duplicate"]] and "is bound to the port" in found[1][0][1]
+    shared = ", reuseaddr: true"
+    assert checked(capsys, tmp_path, text % (shared, shared), 0) == [[], []]
 
 
 # -- the same rule as porttrace port, and what cannot be verified --------------------
