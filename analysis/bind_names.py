@@ -25,13 +25,18 @@ def protocol(row: np.void) -> str:
 
 
 def address(row: np.void) -> str:
-    """Return the address asked for as `0.0.0.0` or `2001:db8::1`, "" where none is known."""
-    return names.plain_address(row["addr"].tobytes()) if row["family"] else ""
+    """Return the address asked for as `0.0.0.0` or `2001:db8::1`, "" where none is known.
+
+    A connect(2) from a socket that was never bound asked for none.
+    """
+    packed = row["addr"].tobytes()
+    asked = row["call"] != BindCall.autobind or any(packed)
+    return names.plain_address(packed) if row["family"] and asked else ""
 
 
 def local(row: np.void) -> str:
     """Return what was asked for as `0.0.0.0:80` or `[::]:80`; port 0 is any."""
-    if not row["family"]:
+    if not address(row):
         return "?"
     return f"{names.address(row['addr'].tobytes())}:{int(row['port_asked'])}"
 
