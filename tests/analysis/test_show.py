@@ -2,12 +2,13 @@
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from binding import call
+from binding import call, trace_of_binds
 from builders import MS, S, events, packed
 from porttrace.analysis import show, tables
 from porttrace.analysis.render.escape import columns
@@ -139,6 +140,14 @@ def test_events_of_binds_show_their_own_address() -> None:
     assert frame["destination"].tolist() == ["", "", "", "", "192.0.2.77:5493"]
     assert frame["daddr"].tolist() == ["", "", "", "", "192.0.2.77"]
     assert frame["saddr"].tolist() == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "::", ""]
+
+
+def test_the_pages_show_the_columns_that_there_are() -> None:
+    words = next(show.bind_lines(tables.binds(trace_of_binds(call())), 0)).split()
+    docs = Path(__file__).parents[2] / "docs"
+    lines = [line.split() for page in docs.glob("*.md") for line in page.read_text().splitlines()]
+    shown = [each for each in lines if each[:1] == ["TIME"] and "CALL" in each]
+    assert len(shown) >= 2 and all(each == words for each in shown)
 
 
 def test_concurrency_lines() -> None:
