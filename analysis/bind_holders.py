@@ -108,12 +108,14 @@ def _reserve(call: Failed) -> tuple[str, ...]:
     reserved = call.text("reserved")
     ports = f"{reserved},{call.port}" if reserved else str(call.port)
     setting = "net.ipv4.ip_local_reserved_ports"
-    stays = (
-        "to stay, it belongs to how the container is started (docker run --sysctl "
-        f"{setting}={ports})"
-        if call.is_elsewhere
-        else f"the same line ({setting} = {ports}) in /etc/sysctl.d/90-reserved-ports.conf"
-    )
+    stays = f"the same line ({setting} = {ports}) in /etc/sysctl.d/90-reserved-ports.conf"
+    if call.is_elsewhere and call.container:
+        stays = (
+            "to stay, it belongs to how the container is started (docker run --sysctl "
+            f"{setting}={ports})"
+        )
+    elif call.is_elsewhere:
+        stays = "again whenever that network namespace is made"
     return (
         f"Keep clients off it: {call.there}sysctl -w {setting}={ports} and {stays}. It costs "
         "clients one port of "
@@ -160,11 +162,13 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"another {left}: the kernel waits there for packets that come late."
         f"{_and(_collides(call, holder))}"
     )
+    first = _reuseaddr(call)
     wait = (
-        f"Until then: wait {left} and start it again, or end the wait: {call.there}ss -tK state "
-        f"time-wait 'sport = {call.port}' (where the kernel has CONFIG_INET_DIAG_DESTROY)."
+        f"{'Until then: wait' if first else 'Wait'} {left} and start it again, or end the wait: "
+        f"{call.there}ss -tK state time-wait 'sport = {call.port}' (where the kernel has "
+        "CONFIG_INET_DIAG_DESTROY)."
     )
-    return said, (*_reuseaddr(call), wait)
+    return said, (*first, wait)
 
 
 def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
@@ -353,11 +357,13 @@ def _dual_advice(call: Failed, holder: Holder) -> tuple[str, ...]:
     if any((":" in each.address) == (":" in call.address) for each in call.holders if each.address):
         return ()
     whose = "the first" if ":" in holder.address else "this program"
+    # Of two programs each wants the port for itself.
+    alone = " Or bind [::] alone, which serves both." if _is_mine(call, holder) else ""
     return (
         f"Let {whose} set IPV6_V6ONLY before bind (nginx: 'listen [::]:{call.port} ipv6only=on'): "
         "then each family has a socket of its own. For all programs that do not choose: sysctl -w "
-        "net.ipv6.bindv6only=1; those that count on one socket for both then lose IPv4. Or bind "
-        "[::] alone, which serves both.",
+        "net.ipv6.bindv6only=1; those that count on one socket for both then lose IPv4."
+        f"{alone}",
     )
 
 

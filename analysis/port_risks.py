@@ -32,6 +32,8 @@ def risks_of(
         found.append("shared with others")
     elif beside:
         found.append(f"shared by {len(beside) + 1} sockets")
+    elif holder.reuseport:
+        found.append("SO_REUSEPORT")  # beside a wider or a narrower address
     return (*found, *_taken_beside(holder, holders))
 
 

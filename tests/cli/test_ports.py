@@ -1,5 +1,6 @@
 """porttrace ports: the list and what is risky, and the check of a file, over real sockets."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -86,6 +87,29 @@ def test_a_group_and_an_idle_socket(capsys: Capture) -> None:
         main(["ports", "--json"])
         mine = [e for e in objects(capsys) if e["type"] == "socket" and e["port"] == port_of(one)]
     assert [each["risks"][-1] for each in mine] == ["shared by 2 sockets"] * 2
+
+
+def test_a_group_on_different_addresses(capsys: Capture) -> None:
+    with contextlib.ExitStack() as kept:
+        made = [kept.enter_context(socket.socket()) for _ in range(4)]
+        for each in made[:3]:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made[0].bind(("0.0.0.0", 0))
+        made[1].bind(made[0].getsockname())
+        made[2].bind((LOCAL, port_of(made[0])))
+        made[3].bind((LOCAL, 0))  # the control: one alone
+        for each in made:
+            each.listen()
+        main(["ports", "--json"])
+        ports = port_of(made[0]), port_of(made[3])
+        found = [e for e in objects(capsys) if e["type"] == "socket" and e["port"] in ports]
+        told = {(each["port"], each["address"]): each for each in found}
+        assert told[ports[0], LOCAL]["reuseport"] is True
+        assert told[ports[0], LOCAL]["risks"][-1] == "SO_REUSEPORT"
+        assert told[ports[0], "0.0.0.0"]["risks"][-1] == "shared by 2 sockets"
+        assert told[ports[1], LOCAL]["reuseport"] is None
+        assert main(["port", str(ports[0]), "--tcp"]) == 0
+        assert " ".join(capsys.readouterr().out.split()).count("SO_REUSEPORT is set") == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has sockets of two users")

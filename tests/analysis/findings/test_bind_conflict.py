@@ -111,7 +111,9 @@ def test_what_the_other_end_has_not_closed_may_stay_longer() -> None:
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
     (advice,) = only(in_use(holder, on=ON)).advice
-    assert advice.startswith("Until then: wait 42 s")
+    assert advice.startswith("Wait 42 s and start it again")
+    first, then = only(in_use(holder)).advice
+    assert "SO_REUSEADDR" in first and then.startswith("Until then: wait 42 s")
 
 
 def failed(number: int, facts: dict[str, int | str], **how: object) -> str:
@@ -315,10 +317,23 @@ def test_commands_name_who_is_alive() -> None:
     named = {**THERE, "netns_name": "blue"}
     text = told(in_use(CLIENT, to="0.0.0.0:43611", facts=named))
     assert "ip netns exec blue ss" in text and "nsenter" not in text
-    assert "/etc/sysctl.d" not in text and "how the container is started" in text
+    assert "/etc/sysctl.d" not in text and "docker" not in text
+    assert "43611 and again whenever that network namespace is made" in text
     unseen = Holder("unknown", port=80, why="nobody")
     assert "porttrace port 80/tcp --netns blue." in told(in_use(unseen, facts=named))
     assert "porttrace port 80/tcp." in told(in_use(unseen))
+
+
+@pytest.mark.parametrize("facts", [THERE, RANGE])
+def test_a_container_is_started_anew_with_the_setting(facts: dict[str, int]) -> None:
+    trace = in_use(CLIENT, to="0.0.0.0:43611", facts=facts)
+    inside = {7: replace(trace.processes[7], container="0123456789ab")}
+    text = told(replace(trace, processes=inside))
+    # of one in the host's own network namespace the host's settings count
+    assert ("docker run --sysctl net.ipv4.ip_local_reserved_ports=43611" in text) is (
+        facts is THERE
+    )
+    assert ("/etc/sysctl.d" in text) is (facts is RANGE)
 
 
 def test_to_free_the_port_takes_all_who_have_it() -> None:
@@ -370,6 +385,13 @@ def test_dual_stack_advice_only_where_it_helps() -> None:
     both = (listener(), listener(pid=13, address="::", v6only=True))
     finding = only(in_use(*both, to="[::]:80"))
     assert "IPV6_V6ONLY" not in " ".join(finding.advice) and "kill 12 13" in finding.advice[0]
+
+
+def test_one_socket_for_both_is_no_advice_to_who_has_just_that() -> None:
+    alone = "Or bind [::] alone, which serves both."
+    assert alone not in told(in_use(listener(), to="[::]:80"))
+    assert alone not in told(in_use(listener(address="::", v6only=False)))
+    assert alone in told(in_use(listener(pid=7, comm="web"), to="[::]:80"))
 
 
 @pytest.mark.parametrize("kind", ["listener", "bound", "udp", "closing"])
