@@ -173,7 +173,7 @@ _SENTENCE_OF = {
     "within one user only.",
     "listener": "The first listens on {first}, and beside a listener SO_REUSEADDR is no help: it "
     "takes SO_REUSEPORT on both, of one user.",
-    "time-wait": "A closed connection of {first} still keeps the port, and its socket had not set "
+    "time-wait": "The socket of a closed connection of {first} had not set "
     "SO_REUSEADDR before bind: that the second sets it is not enough.",
     "half-connected": "The first socket is of IPv6 and is not for IPv6 only: even connected, it "
     "still collides with the IPv4 wildcard.",

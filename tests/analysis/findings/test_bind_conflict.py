@@ -350,7 +350,7 @@ def test_reuseaddr_is_no_help_beside_a_listener() -> None:
 
 def test_time_wait_says_why_the_servers_own_option_was_no_help() -> None:
     text = told(in_use(Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3), on=ON))
-    assert "its socket had not set SO_REUSEADDR" in text
+    assert "of 0.0.0.0:80 had not set SO_REUSEADDR before bind" in text
     assert "ss -tK state time-wait 'sport = 80'" in text and "nothing else" not in text
 
 
