@@ -37,6 +37,7 @@ class Failed:
     uid: int
     exe: str = ""
     cmdline: str = ""
+    container: str = ""  # of the caller, "" none
     ended: frozenset[int] = frozenset()  # processes that are gone by the end of the trace
 
     @property
@@ -144,10 +145,10 @@ def failed(history: History, row: np.void) -> Failed:
     found = bind_names.looked(trace, row)
     known = trace.processes.get(int(row["pid"]))
     holders = holders_of(history, row, found)
-    exe, cmdline = (known.exe, known.cmdline) if known else ("", "")
+    exe, cmdline, container = (known.exe, known.cmdline, known.container) if known else ("",) * 3
     # those that fail are seldom there any more when somebody reads of it
     ended = frozenset(trace.exits) | {int(row["pid"])}
-    return Failed(row, holders, found, int(row["uid"]), exe, cmdline, ended)
+    return Failed(row, holders, found, int(row["uid"]), exe, cmdline, container, ended)
 
 
 def holders_of(history: History, row: np.void, found: Looked | None) -> tuple[Holder, ...]:

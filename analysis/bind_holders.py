@@ -36,14 +36,9 @@ def in_use(call: Failed) -> Reason:
 
 
 def _no_free_port(call: Failed) -> Reason:
-    first, last = call.fact("range_first"), call.fact("range_last")
-    where = f" ({first}-{last})" if first > 0 else ""
-    reserved = call.text("reserved")
-    besides = f" that is not reserved ({reserved})" if reserved else ""
     return Reason(
         "no-free-port",
-        f"It asked for any port, and every one of net.ipv4.ip_local_port_range{where}{besides} was "
-        "taken for this address.",
+        f"It asked for any port, and {bind_names.range_taken(call.looked)}.",
         (
             f"Widen the range: {call.there}sysctl -w net.ipv4.ip_local_port_range='10240 65535' "
             "(fixed ports of servers inside it must be reserved: "
@@ -119,12 +114,14 @@ def _reserve(call: Failed) -> tuple[str, ...]:
     reserved = call.text("reserved")
     ports = f"{reserved},{call.port}" if reserved else str(call.port)
     setting = "net.ipv4.ip_local_reserved_ports"
-    stays = (
-        "to stay, it belongs to how the container is started (docker run --sysctl "
-        f"{setting}={ports})"
-        if call.is_elsewhere
-        else f"the same line ({setting} = {ports}) in /etc/sysctl.d/90-reserved-ports.conf"
-    )
+    stays = f"the same line ({setting} = {ports}) in /etc/sysctl.d/90-reserved-ports.conf"
+    if call.is_elsewhere and call.container:
+        stays = (
+            "to stay, it belongs to how the container is started (docker run --sysctl "
+            f"{setting}={ports})"
+        )
+    elif call.is_elsewhere:
+        stays = "again whenever that network namespace is made"
     return (
         f"Keep clients off it: {call.there}sysctl -w {setting}={ports} and {stays}. It costs "
         "clients one port of "
@@ -171,16 +168,19 @@ def _time_wait(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
         f"another {left}: the kernel waits there for packets that come late."
         f"{_and(_collides(call, holder))}"
     )
+    late = bind_names.option(call.row, BindOption.reuseaddr)
     wait = (
-        f"Until then: wait {left} and start it again, or end the wait: {call.there}ss -tK state "
-        f"time-wait 'sport = {call.port}' (where the kernel has CONFIG_INET_DIAG_DESTROY)."
+        f"{'Wait' if late else 'Until then: wait'} {left} and start it again, or end the wait: "
+        f"{call.there}ss -tK state time-wait 'sport = {call.port}' (where the kernel has "
+        "CONFIG_INET_DIAG_DESTROY)."
     )
     return said, _reuseaddr(call, wait)
 
 
 def _closing(call: Failed, holder: Holder) -> tuple[str, tuple[str, ...]]:
     stays = holder.state == "CLOSE_WAIT"
-    said = f"{_capital(bind_names.holder(holder))}: {holder.why or 'it is not over yet'}."
+    why = holder.why or "it is not over yet"
+    said = f"{_capital(bind_names.holder(holder))}. {why[:1].upper()}{why[1:]}."
     if stays and _is_mine(call, holder):
         return said, (
             "It is a connection of its own that it has not closed: let it close that first.",
@@ -320,7 +320,7 @@ def _collides(call: Failed, holder: Holder) -> str:
         # beside a listener it is no help, whether that has set it or not
         reuseaddr=second.reuseaddr if holder.kind == "listener" else None,
         uid=holder.uid,
-        state=_STATES.get(holder.kind, "connected"),
+        state=_STATES.get(holder.kind, "connected") if holder.protocol == "tcp" else "bound",
     )
     shares = (holder.reuseport, second.reuseaddr, second.reuseport)
     if call.row["call"] == BindCall.listen:
@@ -369,11 +369,13 @@ def _dual_advice(call: Failed, holder: Holder) -> tuple[str, ...]:
     if any((":" in each.address) == (":" in call.address) for each in call.holders if each.address):
         return ()
     whose = "the first" if ":" in holder.address else "this program"
+    # Of two programs each wants the port for itself.
+    alone = " Or bind [::] alone, which serves both." if _is_mine(call, holder) else ""
     return (
         f"Let {whose} set IPV6_V6ONLY before bind (nginx: 'listen [::]:{call.port} ipv6only=on'): "
         "then each family has a socket of its own. For all programs that do not choose: sysctl -w "
-        "net.ipv6.bindv6only=1; those that count on one socket for both then lose IPv4. Or bind "
-        "[::] alone, which serves both.",
+        "net.ipv6.bindv6only=1; those that count on one socket for both then lose IPv4."
+        f"{alone}",
     )
 
 

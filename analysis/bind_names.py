@@ -5,10 +5,12 @@ Names that processes gave themselves are passed on raw: whoever prints them esca
 
 import errno
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
 from porttrace.analysis import names
+from porttrace.analysis.frees import or_later
 from porttrace.analysis.model import BindCall, BindOption, Holder, Looked, Trace
 from porttrace.tracer.words import endpoint
 
@@ -23,13 +25,18 @@ def protocol(row: np.void) -> str:
 
 
 def address(row: np.void) -> str:
-    """Return the address asked for as `0.0.0.0` or `2001:db8::1`, "" where none is known."""
-    return names.plain_address(row["addr"].tobytes()) if row["family"] else ""
+    """Return the address asked for as `0.0.0.0` or `2001:db8::1`, "" where none is known.
+
+    A connect(2) from a socket that was never bound asked for none.
+    """
+    packed = row["addr"].tobytes()
+    asked = row["call"] != BindCall.autobind or any(packed)
+    return names.plain_address(packed) if row["family"] and asked else ""
 
 
 def local(row: np.void) -> str:
     """Return what was asked for as `0.0.0.0:80` or `[::]:80`; port 0 is any."""
-    if not row["family"]:
+    if not address(row):
         return "?"
     return f"{names.address(row['addr'].tobytes())}:{int(row['port_asked'])}"
 
@@ -104,11 +111,32 @@ def not_shown(row: np.void, found: Looked | None) -> str:
     """Return why no holder of the port can be shown, "" where there is one or none is wanted."""
     if row["errno"] != errno.EADDRINUSE:
         return ""
+    if not row["port_asked"]:
+        return range_taken(found)
     if found is None:
         return NOT_LOOKED_UP
     if not found.holders:
         return f"whoever held it was gone {names.duration(found.after_s * 1e9)} later"
     return ""
+
+
+def range_taken(found: Looked | None) -> str:
+    """Return that no port was left for a call that asked for any, and by whom they were taken."""
+    facts = found.facts if found else {}
+    first, last = (_number(facts, name) for name in ("range_first", "range_last"))
+    ends = f" ({first}-{last})" if first else ""
+    reserved = facts.get("reserved")
+    besides = f" that is not reserved ({reserved})" if reserved else ""
+    said = f"every port of net.ipv4.ip_local_port_range{ends}{besides} was taken for this address"
+    if found is None or not facts.get("takers"):
+        return said
+    later = names.duration(found.after_s * 1e9)
+    return f"{said}; {later} later {facts['taken']} of {last - first + 1} were: {facts['takers']}"
+
+
+def _number(facts: Mapping[str, int | str], name: str) -> int:
+    value = facts.get(name, 0)
+    return value if isinstance(value, int) else 0
 
 
 _HOLDS = {
@@ -133,7 +161,7 @@ def holder(each: Holder) -> str:
     local = endpoint(each.address, each.port)
     said = text.format(local=local, remote=each.remote or "?", state=each.state)
     if each.frees_in_s >= 0:
-        said += f", free in {names.duration(each.frees_in_s * 1e9)}"
+        said += f", free in {names.duration(each.frees_in_s * 1e9)}{or_later(each)}"
     elif each.age_s >= 0:
         said += f", for {names.duration(each.age_s * 1e9)} now"
     if not each.pid:

@@ -109,7 +109,7 @@ def binds_table(trace: Trace) -> pd.DataFrame:
         "netns": _netns(trace),
         "port_asked": rows["port_asked"],
         "comm": _texts(rows["comm"], lambda raw: raw.decode(errors="backslashreplace")),
-        "addr": _texts(rows["addr"], _address),
+        "addr": _asked_address(rows),
         "protocol": _each(rows, ("protocol",), bind_names.protocol),
         "options": _each(rows, ("options", "options_known"), bind_names.options),
         "error": _each(rows, ("errno",), bind_names.error),
@@ -122,6 +122,17 @@ def binds_table(trace: Trace) -> pd.DataFrame:
         "dport": _nullable(rows["dport"], rows["dport"] == 0),
     }
     return pd.DataFrame({name: columns[name] for name in _BIND_COLUMNS})
+
+
+def _asked_address(rows: Binds) -> Any:
+    words = _texts(rows["addr"], _address)
+    none = np.flatnonzero((rows["call"] == BindCall.autobind) & (words == "::"))
+    if not len(none):
+        return words
+    # a socket that was never bound asked for no address
+    words = words if "" in words.categories else words.add_categories("")
+    words[none] = ""
+    return words
 
 
 def _netns(trace: Trace) -> Any:

@@ -74,7 +74,7 @@ def _shared(asked: Claim, standing: Sequence[Claim], call: Call) -> Verdict:
 
 def _doubtful(first: Claim) -> str:
     what = {
-        "time_wait": "The socket in TIME_WAIT",
+        "time_wait": "The closed connection",
         "listening": "The listener",
         "connected": "The connection",
     }.get(first.state, "The socket that stands")

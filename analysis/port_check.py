@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from porttrace.analysis import sharing
+from porttrace.analysis.frees import or_later
 from porttrace.analysis.may_bind import Here, conflict
 from porttrace.analysis.port_ranges import Ranges, at_risk, reserve_command
 from porttrace.analysis.port_served import SERVES, is_its, is_verified, serving, unserved
@@ -99,6 +100,15 @@ def is_served(wanted: Wanted, holders: Sequence[Holder]) -> Holder | None:
     return next(iter(serving(wanted, holders)), None)
 
 
+def unserved_state(wanted: Wanted, holders: Sequence[Holder]) -> str:
+    """Return in words that the service does not run; by whom not, where others have the port."""
+    whose = [f"process {wanted.process}"] if wanted.process else []
+    whose += [f"user {wanted.owner}"] if wanted.owner else []
+    if holders and whose:
+        return f"not served by {' of '.join(whose)}"
+    return "not served now"
+
+
 def asks_for_options(wanted: Wanted, holders: Sequence[Holder]) -> bool:
     """Return whether options of the sockets that stand decide if the service may have its port."""
     return (wanted.reuseaddr or wanted.reuseport) and not serving(wanted, holders)
@@ -117,7 +127,7 @@ def _first_in_doubt(holders: Sequence[Holder]) -> Holder:
 
 
 def _try(wanted: Wanted, holder: Holder, within: str) -> str:
-    wait = f"wait {holder.frees_in_s:.0f} s, or: " if holder.frees_in_s >= 0 else ""
+    wait = f"wait {_wait(holder)}, or: " if holder.frees_in_s >= 0 else ""
     chosen = {"--reuseaddr": wanted.reuseaddr, "--reuseport": wanted.reuseport,
               "--v6only": wanted.v6only}  # fmt: skip
     options = "".join(f" {name}" for name, is_set in chosen.items() if is_set)
@@ -131,7 +141,8 @@ def _try(wanted: Wanted, holder: Holder, within: str) -> str:
 def _duplicates(wanted: Wanted, others: Sequence[Wanted]) -> Iterator[Problem]:
     for other in others:
         first, second = other.claim(), wanted.claim()
-        listens = Claim(**{**vars(first), "state": "listening"})
+        state = "listening" if other.protocol == "tcp" else "bound"
+        listens = Claim(**{**vars(first), "state": state})
         if sharing.predict(listens, second):
             yield Problem(
                 "duplicate",
@@ -161,6 +172,12 @@ def _conflict(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
     if standing.holders and verdict.works is False:
         first = standing.holders[0]
         yield Problem("conflict", f"held by {describe(first)}: {first.why}", _free(first))
+        return
+    # Others serve it, and would share it: somebody gets what was meant for somebody else.
+    for each in standing.holders:
+        if each.kind in SERVES and each.state != "ESTABLISHED":
+            what = f"held by {describe(each)}, and by their options the two would share it"
+            yield Problem("conflict", what, _free(each))
 
 
 def _not_served(wanted: Wanted, standing: Standing) -> Iterator[Problem]:
@@ -219,10 +236,14 @@ def command(holder: Holder) -> str:
 
 def _free(holder: Holder) -> str:
     if holder.frees_in_s >= 0:
-        return f"wait {holder.frees_in_s:.0f} s, or let the service set SO_REUSEADDR before bind"
+        return f"wait {_wait(holder)}, or let the service set SO_REUSEADDR before bind"
     if holder.kind == "client":
         return "end that connection, and reserve the port so that no client gets it again"
     return "stop that one, or give the service another port"
+
+
+def _wait(holder: Holder) -> str:
+    return f"{holder.frees_in_s:.0f} s{or_later(holder)}"
 
 
 def _address(wanted: Wanted, standing: Standing) -> Iterator[Problem]:

@@ -33,6 +33,8 @@ def risks_of(
         found.append("shared with others")
     elif beside:
         found.append(f"shared by {len(beside) + 1} sockets")
+    elif holder.reuseport:
+        found.append("SO_REUSEPORT")  # beside a wider or a narrower address
     if holder.queue > max(0, holder.limit):
         found.append(f"accept queue full ({holder.queue} wait, limit {holder.limit})")
     if holder.also:

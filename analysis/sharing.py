@@ -167,13 +167,13 @@ _SENTENCE_OF = {
     "reuseaddr": "Both set SO_REUSEADDR, and the first does not listen.",
     "udp-reuseaddr": "Both set SO_REUSEADDR; with UDP that is enough, whoever owns them.",
     "reuseport": "Both set SO_REUSEPORT, and one user made them: they share the port on purpose.",
-    "reuseport-time-wait": "Both set SO_REUSEPORT, and a connection in TIME_WAIT has no user.",
+    "reuseport-time-wait": "Both set SO_REUSEPORT, and a closed connection has no user.",
     "no-listen": "UDP sockets do not listen.",
     "other-user": "Both set SO_REUSEPORT, but different users made them: that option shares a port "
     "within one user only.",
     "listener": "The first listens on {first}, and beside a listener SO_REUSEADDR is no help: it "
     "takes SO_REUSEPORT on both, of one user.",
-    "time-wait": "A closed connection of {first} is in TIME_WAIT, and its socket had not set "
+    "time-wait": "The socket of a closed connection of {first} had not set "
     "SO_REUSEADDR before bind: that the second sets it is not enough.",
     "half-connected": "The first socket is of IPv6 and is not for IPv6 only: even connected, it "
     "still collides with the IPv4 wildcard.",
@@ -187,7 +187,7 @@ _HOLDS = {
     "bound": "is bound to the port",
     "listening": "listens on the port",
     "connected": "is a connection on the port",
-    "time_wait": "still has the port in TIME_WAIT",
+    "time_wait": "was closed and still keeps the port",  # also an orphan in FIN_WAIT2
 }
 
 

@@ -175,17 +175,21 @@ def attempt_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
 
 
 def event_lines(frame: pd.DataFrame, start_ns: int) -> Iterator[str]:
-    """Yield a heading and a line for each row of `tables.events`; times since `start_ns`."""
+    """Yield a heading and a line for each row of `tables.events`; times since `start_ns`.
+
+    Of bind(2) and listen(2) the address is their own.
+    """
+    there = frame["destination"].astype(object)
+    frame = frame.assign(destination=there.where(there != "", frame["local"].astype(object)))
     name, where = _widths(frame, 43)
     yield (
-        f"{'TIME':>8} {'EVENT':<10} {'PID':>7} {'THREAD':<{name}} {'DESTINATION':<{where}} "
+        f"{'TIME':>8} {'EVENT':<10} {'PID':>7} {'THREAD':<{name}} {'ADDRESS':<{where}} "
         f"{'RESULT':>6} {'FLIGHT':>6}"
     )
     for row in _rows(frame):
-        there = row.destination if row.dport else ""
         yield (
             f"{_seconds(row.time_ns - start_ns)} {row.event.lower():<10} {row.pid:>7} "
-            f"{padded(row.comm, name)} {there:<{where}} {row.error:>6} {row.in_flight:>6}"
+            f"{padded(row.comm, name)} {row.destination:<{where}} {row.error:>6} {row.in_flight:>6}"
         )
 
 

@@ -20,6 +20,7 @@ from porttrace.tracer.event import Events, EventType, Flag, Origin
 from porttrace.tracer.words import endpoint
 
 _AF_INET = 2
+_UNKNOWN = "::"  # all zero: what nobody filled in reads so, too
 _NUMBERS = ("pid", "tid", "uid", "peer_pid", "in_flight", "error", "fd", "cpu")
 _TIMES = ("start_ns", "call_ns", "gate_ns", "sleep_ns", "kernel_ns", "kernel_return_ns")
 
@@ -55,9 +56,14 @@ def events(records: Events) -> pd.DataFrame:
     """Return one row per record of the kernel, in the order of `records`.
 
     The columns are those of bpf/event.h; `flags` are words with commas, times that are not there
-    <NA>, and `destination` reads as `192.0.2.2:389`.
+    <NA>, and `destination` reads as `192.0.2.2:389`. Calls of bind(2) and listen(2) have no
+    destination but `local`, what they asked for or got, as `0.0.0.0:80`. What is not known is "".
     """
-    daddr = _packed(records["daddr"], names.plain_address)
+    own = np.isin(records["type"], (EventType.BIND, EventType.LISTEN))
+    known = own & (records["family"] > 0)
+    there = ~own & (records["dport"] > 0)
+    saddr, daddr = (_packed(records[end], names.plain_address) for end in ("saddr", "daddr"))
+    lport = np.where(own & (records["dport"] > 0), records["dport"], records["sport"])
     return pd.DataFrame(
         {
             "time_ns": records["time_ns"].astype(np.int64),
@@ -65,11 +71,12 @@ def events(records: Events) -> pd.DataFrame:
             "comm": _packed(records["comm"], _name),
             **{name: records[name] for name in _NUMBERS},
             "family": np.where(records["family"] == _AF_INET, 4, 6).astype(np.uint8),
-            "saddr": _packed(records["saddr"], names.plain_address),
+            "saddr": _only(saddr, known | (records["sport"] > 0) | (saddr != _UNKNOWN)),
             "sport": records["sport"],
-            "daddr": daddr,
+            "daddr": _only(daddr, there | (daddr != _UNKNOWN)),
             "dport": records["dport"],
-            "destination": _destinations(daddr, records["dport"]),
+            "destination": _only(_destinations(daddr, records["dport"]), there),
+            "local": _only(_destinations(saddr, lport), known),
             "flags": _categories(records["flags"], _flags),
             "newstate": records["newstate"],
             "sock": records["sock"],
@@ -116,10 +123,11 @@ def accepts(records: Events) -> pd.DataFrame:
 def binds(trace: Trace) -> pd.DataFrame:
     """Return `frames.binds_table`, and `start_time`, the wall clock (UTC) of its end;
 
-    `local`, what was asked for, as `0.0.0.0:80`.
+    `local`, what was asked for, as `0.0.0.0:80`, "" of a connect from a socket that was not bound.
     """
     frame = binds_table(trace)
-    local = _destinations(frame["addr"].array, frame["port_asked"].to_numpy())
+    addr = frame["addr"].array
+    local = _only(_destinations(addr, frame["port_asked"].to_numpy()), addr != "")
     frame.insert(0, "start_time", wall_clock(trace, frame["time_ns"].to_numpy()))
     return frame.assign(local=local)
 
@@ -201,6 +209,12 @@ def _destinations(daddr: Any, dport: npt.NDArray[np.uint16]) -> pd.Categorical:
     known = daddr.categories.tolist()
     pairs = daddr.codes.astype(np.int64) << 16 | dport.astype(np.int64)
     return _categories(pairs, lambda pair: endpoint(known[pair >> 16], pair & 0xFFFF))
+
+
+# Text where it means something, "" elsewhere.
+def _only(words: Any, where: npt.NDArray[np.bool_]) -> pd.Categorical:
+    found = words.categories.tolist()
+    return _worded(np.where(where, words.codes, len(found)), [*found, ""])
 
 
 def _name(packed: bytes) -> str:

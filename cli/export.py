@@ -1,5 +1,6 @@
 """`porttrace export FILE`: a recording in the formats of other tools."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ import click
 from porttrace.analysis import tables
 from porttrace.analysis.export import csv, ndjson, parquet, perfetto
 from porttrace.analysis.recording import Recording, load
+from porttrace.analysis.render.escape import printable
 from porttrace.cli.options import RECORDING
 from porttrace.cli.writing import print_pieces, say_incomplete, write_file
+from porttrace.tracer.errors import PorttraceError
 
 _FORMATS = ("parquet", "csv", "ndjson", "perfetto")
 _WITHOUT_BINDS = ("csv", "perfetto")
@@ -54,11 +57,7 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
     recording = load(file)
     say_incomplete(recording)
     if kind in _WITHOUT_BINDS and len(recording.trace.binds):
-        click.echo(
-            f"note: {len(recording.trace.binds)} calls of bind(2) and listen(2) are left out: "
-            f"{kind} has attempts alone; -f parquet or ndjson writes them, too",
-            err=True,
-        )
+        _without_binds(recording, file, kind)
     if kind == "parquet":
         _write_parquet(recording, output, force)
     elif kind == "perfetto":
@@ -68,6 +67,21 @@ def export(file: str, kind: str, output: str, force: bool) -> None:
         print_pieces(_text(recording, kind, on_terminal=sys.stdout.isatty()))
     else:
         write_file(output, _text(recording, kind), force)
+
+
+def _without_binds(recording: Recording, file: str, kind: str) -> None:
+    # A file of column names alone helps nobody.
+    number = f"{len(recording.trace.binds)} calls of bind(2) and listen(2)"
+    instead = "-f parquet or ndjson writes them, too"
+    if kind == "csv":
+        instead = f"porttrace show {shlex.quote(file)} binds --csv writes them"
+    if not len(recording.trace.attempts):
+        raise PorttraceError(
+            f"{file} has {number} and no attempt, and {kind} has attempts alone: no file is made",
+            instead,
+        )
+    note = f"note: {number} are left out: {kind} has attempts alone; {instead}"
+    click.echo(printable(note), err=True)
 
 
 def _text(recording: Recording, kind: str, on_terminal: bool = False) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from porttrace.analysis.port_check import (
     describe,
     doubts,
     is_served,
+    unserved_state,
 )
 from porttrace.analysis.port_ranges import reserve_command
 from porttrace.analysis.render.escape import json_line, printable
@@ -148,7 +149,7 @@ def _lines(each: Checked) -> list[str]:
     name = f"{wanted.name}, " if wanted.name else ""
     owner = f" for {wanted.owner}" if wanted.owner else ""
     served = is_served(wanted, each.holders)
-    state = f"served by {describe(served)}" if served else "not served now"
+    state = f"served by {describe(served)}" if served else unserved_state(wanted, each.holders)
     said = f"{name}{local}/{wanted.protocol}{owner} (line {wanted.line}): {state}"
     mark = "WRONG " if each.problems else "?     " if each.not_verified else "ok    "
     lines = wrapped(printable(said), mark, " " * 6)

@@ -114,7 +114,8 @@ def claims(seen: Seen) -> list[Claim]:
 
 
 def _claim(sock: Sock, seen: Seen) -> Claim:
-    state = _STATES.get(sock.state, "connected")
+    # connect(2) of a datagram socket only names its peer
+    state = _STATES.get(sock.state, "connected") if sock.protocol == "tcp" else "bound"
     is_over = sock.timer == diag.TIMER_TIME_WAIT
     options = seen.options.get(sock.inode) or _of_its_listener(sock, seen)
     address = sock.address

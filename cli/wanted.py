@@ -77,6 +77,8 @@ class _Reader:
         if "port" not in items:
             raise self._bad(node, f"{key}.port", "the key is missing")
         values = {word: self._value(each, f"{key}.{word}", word) for word, each in items.items()}
+        # SO_REUSEADDR: servers of TCP set it for their restarts; of UDP it gives the port away
+        values.setdefault("reuseaddr", values.get("protocol") != "udp")
         uid = _uid(values.get("owner", ""))
         return Wanted(**values, uid=uid, line=node.start_mark.line + 1)
 
@@ -85,6 +87,8 @@ class _Reader:
             raise self._bad(node, key, "one value is needed")
         try:
             value = yaml.SafeLoader("").construct_object(node)
+            if word == "port":
+                _as_written(node, value)
             return _KEYS[word](value)
         except (ValueError, yaml.YAMLError) as error:
             raise self._bad(node, key, str(error)) from None
@@ -101,6 +105,17 @@ def _uid(owner: str) -> int:
         return int(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
     except (KeyError, ValueError):
         return -1
+
+
+# YAML takes more for a number than people do, and what is quoted for a text.
+def _as_written(node: Any, value: Any) -> None:
+    text = node.value
+    if isinstance(value, str) and node.style and text.isdecimal():
+        raise ValueError(f"{text!r} is a text: write {text} without quotes")
+    if isinstance(value, int) and not isinstance(value, bool) and text != str(value):
+        raise ValueError(
+            f"{text} is another number in YAML, {value}: write it without leading zeros, in digits"
+        )
 
 
 def _port(value: Any) -> int:

@@ -3,6 +3,8 @@
 Facts, by name, as they stand in `Looked.facts`; those of no meaning for the errno are left out:
 
     range_first, range_last   net.ipv4.ip_local_port_range of its network namespace
+    taken                     how many ports of that range were taken for the address
+    takers                    by whom most of them, in words
     reserved                  net.ipv4.ip_local_reserved_ports there, as the kernel writes it
     unprivileged_from         net.ipv4.ip_unprivileged_port_start there
     may_bind_low              1: the process has CAP_NET_BIND_SERVICE, 0: it has not
@@ -37,6 +39,7 @@ from porttrace.tracer.namespaces import in_netns
 from porttrace.tracer.netplace import way_in, words
 from porttrace.tracer.ports import EVERYTHING, Look, holders
 from porttrace.tracer.ports.settings import Settings, port_text, settings
+from porttrace.tracer.ports.taken import taken
 
 _CAP_NET_BIND_SERVICE = 10
 _CAP_EFF = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.M)
@@ -87,6 +90,8 @@ def look_into(
             facts |= words(number, failure.pid)
         with contextlib.suppress(PorttraceError):
             facts |= in_netns(path, lambda: _settings(failure))
+            if thorough and failure.errno == errno.EADDRINUSE and not failure.port:
+                facts |= in_netns(path, lambda: _range(failure, facts))
         found = _holders(failure, path, thorough, name_of)
         return found, facts | _of_holder(found)
 
@@ -140,6 +145,13 @@ def _settings(failure: Failure) -> Facts:
     if failure.errno == errno.EADDRNOTAVAIL:
         facts |= _of_address(failure.address, said)
     return facts
+
+
+def _range(failure: Failure, facts: Facts) -> Facts:
+    first, last = int(facts["range_first"]), int(facts["range_last"])
+    protocol = failure.protocol or "tcp"
+    number, takers = taken(protocol, failure.address, first, last, failure.v6only)
+    return {"taken": number, "takers": takers}
 
 
 def _of_address(address: str, said: Settings) -> Facts:

@@ -29,8 +29,8 @@ SOCKET_AT = 16
 # Family, state, timer, retransmissions; ports in network order; addresses; device; cookie; expiry
 # (ms), queues, uid, inode: struct inet_diag_msg of <linux/inet_diag.h>
 SOCKET = struct.Struct("=BBBBHH16s16sIQIIIII")
-STATE_AT, PORTS_AT, ADDRESSES_AT, COOKIE_AT, EXPIRES_AT = (
-    SOCKET_AT + at for at in (1, 4, 8, 44, 52)
+STATE_AT, TIMER_AT, PORTS_AT, ADDRESSES_AT, COOKIE_AT, EXPIRES_AT, INODE_AT = (
+    SOCKET_AT + at for at in (1, 2, 4, 8, 44, 52, 68)
 )
 ANY_COOKIE = b"\xff" * 8
 

@@ -136,6 +136,8 @@ class PortUse:
     time_wait: int = 0  # of these
     reusable: int = 0  # of these, a second old: tcp_tw_reuse may give them away again
     frees_in_s: float = -1.0  # until the first TIME_WAIT ends, -1 none does
+    fin_wait2: int = 0  # closed here, and not yet by the other end
+    fin_wait2_ends_in_s: float = -1.0  # until the first of these gives up waiting, -1 not known
 
 
 MOST_GROUPS = 32

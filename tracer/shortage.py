@@ -38,6 +38,7 @@ _CONNECTED = tuple(
     {*diag.EVERY_STATE} - {diag.LISTEN, diag.SYN_RECV, diag.NEW_SYN_RECV, diag.CLOSE, diag.BOUND}
 )
 _FAMILY, _SOURCE = diag.SOCKET_AT, diag.ADDRESSES_AT  # where these stand in a message
+_NO_INODE = bytes(4)
 _V4 = bytes([socket.AF_INET])
 _MAPPED = bytes(10) + b"\xff\xff"
 _LOOPBACK_V6 = bytes(15) + b"\x01"
@@ -177,22 +178,34 @@ def _key(row: bytes) -> bytes:
 
 class _Group:
     # The sockets of one source and destination.
-    __slots__ = ("frees_ms", "reusable", "time_wait", "used")
+    __slots__ = ("ends_ms", "fin_wait2", "frees_ms", "reusable", "time_wait", "used")
 
     def __init__(self) -> None:
-        self.used = self.time_wait = self.reusable = 0
-        self.frees_ms = -1
+        self.used = self.time_wait = self.reusable = self.fin_wait2 = 0
+        self.frees_ms = self.ends_ms = -1
 
     def add(self, row: bytes) -> None:
         """Count a socket, a message of `diag.messages`."""
         self.used += 1
-        if row[diag.STATE_AT] != diag.TIME_WAIT:
-            return
-        self.time_wait += 1
-        expires_ms = int.from_bytes(row[diag.EXPIRES_AT : diag.EXPIRES_AT + 4], sys.byteorder)
-        if self.frees_ms < 0 or expires_ms < self.frees_ms:
-            self.frees_ms = expires_ms
-        self.reusable += expires_ms <= 1000 * (_TIME_WAIT_S - _REUSED_AFTER_S)
+        state = row[diag.STATE_AT]
+        if state == diag.TIME_WAIT:
+            self.time_wait += 1
+            expires_ms = _expires_ms(row)
+            self.frees_ms = _sooner(self.frees_ms, expires_ms)
+            self.reusable += expires_ms <= 1000 * (_TIME_WAIT_S - _REUSED_AFTER_S)
+        elif state == diag.FIN_WAIT2 and row[diag.INODE_AT : diag.INODE_AT + 4] == _NO_INODE:
+            # with an inode it is shut for writing only: its program has it still
+            self.fin_wait2 += 1
+            if row[diag.TIMER_AT] == diag.TIMER_TIME_WAIT:
+                self.ends_ms = _sooner(self.ends_ms, _expires_ms(row))
+
+
+def _expires_ms(row: bytes) -> int:
+    return int.from_bytes(row[diag.EXPIRES_AT : diag.EXPIRES_AT + 4], sys.byteorder)
+
+
+def _sooner(known_ms: int, other_ms: int) -> int:
+    return other_ms if known_ms < 0 else min(known_ms, other_ms)
 
 
 def _port_use(key: bytes, group: _Group) -> PortUse:
@@ -204,6 +217,8 @@ def _port_use(key: bytes, group: _Group) -> PortUse:
         time_wait=group.time_wait,
         reusable=group.reusable,
         frees_in_s=group.frees_ms / 1000 if group.frees_ms >= 0 else -1.0,
+        fin_wait2=group.fin_wait2,
+        fin_wait2_ends_in_s=group.ends_ms / 1000 if group.ends_ms >= 0 else -1.0,
     )
 
 

@@ -17,6 +17,7 @@ from porttrace.analysis.findings.paced import paced_connects
 from porttrace.analysis.findings.port_shared import port_shared
 from porttrace.analysis.findings.sequential import sequential_connects
 from porttrace.analysis.findings.serialized import serialized_connects
+from porttrace.analysis.findings.source_port import source_port_taken
 from porttrace.analysis.findings.storm import connect_storm
 from porttrace.analysis.findings.timeout_source import timeout_source
 from porttrace.analysis.model import Finding, Trace
@@ -37,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     bind_conflict,
     port_shared,
     ephemeral_exhaustion,
+    source_port_taken,
     conntrack_pressure,
 )
 """In the order they run: later rules may build on what earlier ones found."""

@@ -12,6 +12,7 @@ from porttrace.analysis import names
 from porttrace.analysis.concurrency import Bools, Ints, scope_keys
 from porttrace.analysis.findings.exhaustion_wording import advice, hypotheses, summary
 from porttrace.analysis.findings.shortage import NEARLY, Short, Use
+from porttrace.analysis.findings.source_port import of_own_port
 from porttrace.analysis.model import Finding, Outcome, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers, parts_by_key
 from porttrace.analysis.place import within
@@ -30,9 +31,11 @@ _Key = tuple[int, str, str]  # network namespace, source, destination
 
 def ephemeral_exhaustion(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     """Find destinations towards which the local ports are short: one finding for each."""
-    # Who fails before SYN_SENT lacks the address and not the port (tcp_v4_connect).
+    # Who fails before SYN_SENT lacks the address and not the port (tcp_v4_connect); who brought a
+    # port of its own lacks that one.
     columns = trace.columns
     failed = (columns["outcome"] == Outcome.no_port) & (columns["syn_ns"] > 0)
+    failed &= ~of_own_port(trace)
     uses = _uses(trace, _destinations(trace, failed))
     uses = {key: mine for key, mine in uses.items() if _foretold(mine) or failed.any()}
     if not uses and not failed.any():
@@ -219,6 +222,7 @@ def _evidence(short: Short) -> dict[str, object]:
             "ports": peak.number(),
             "used": group.used,
             "time_wait": group.time_wait,
+            "fin_wait2": group.fin_wait2,
             "open": peak.open(),
             "taken": peak.taken(),
             "share": peak.share(),

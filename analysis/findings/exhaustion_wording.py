@@ -1,7 +1,7 @@
 """The sentences of an `ephemeral-exhaustion` finding."""
 
 from porttrace.analysis import names
-from porttrace.analysis.findings.shortage import Short, Use
+from porttrace.analysis.findings.shortage import STILL_NS, Short, Use
 from porttrace.analysis.model import Hypothesis
 from porttrace.analysis.samples import Ports
 
@@ -54,11 +54,13 @@ def _from(ports: Ports) -> str:
 
 
 def _parts(use: Use) -> str:
-    waiting = use.taken() - use.open()
+    left = use.group.fin_wait2
+    waiting = use.taken() - use.open() - left
     shown = [f"{waiting} in TIME_WAIT"] if waiting > 0 else []
+    shown += [f"{left} in FIN_WAIT2"] if left else []
     if use.open():
         shown.append(names.count(use.open(), "open connection"))
-    return " and ".join(shown) or "none"
+    return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:]))) or "none"
 
 
 def _kept(use: Use) -> str:
@@ -71,7 +73,9 @@ def _kept(use: Use) -> str:
 
 
 def _when_full(short: Short, use: Use) -> str:
-    left, pace = use.number() - use.taken(), short.per_s()
+    left, pace, still_ns = use.number() - use.taken(), short.per_s(), short.still_ns()
+    if still_ns >= STILL_NS:
+        return f"; it has not grown for {names.duration(still_ns)}"
     if pace <= 0 or left <= 0:
         return ""
     return f"; as it grew, the last one is gone in about {names.duration(left / pace * 1e9)}"
@@ -80,6 +84,8 @@ def _when_full(short: Short, use: Use) -> str:
 def _frees(use: Use | None) -> str:
     if use is None or not use.group.used:
         return ""
+    if use.group.fin_wait2 > _MOSTLY * use.group.used:
+        return _when_left(use)
     if use.group.frees_in_s < 0:
         return "None of them is in TIME_WAIT: a port is free when a connection is closed."
     again = names.duration(max(use.group.frees_in_s, 0.001) * 1e9)
@@ -87,6 +93,19 @@ def _frees(use: Use | None) -> str:
     return (
         f"The next port was free {again} later: each stays in TIME_WAIT for {_TIME_WAIT_S} s after"
         f" this side closed it, so {lasting:.3g} connects a second are all that lasts."
+    )
+
+
+# In FIN_WAIT2 without a process; the kernel waits for the other end as long as its setting says.
+def _when_left(use: Use) -> str:
+    ends_s = use.group.fin_wait2_ends_in_s
+    first = f", the first in {names.duration(ends_s * 1e9)}" if ends_s >= 0 else ""
+    setting = (use.sample.settings or {}).get("tcp_fin_timeout", "")
+    limit = f" ({setting} s)" if setting else ""
+    return (
+        "What is in FIN_WAIT2 was closed here, and the server has not closed it: each goes after"
+        f" net.ipv4.tcp_fin_timeout{limit}{first}, or {_TIME_WAIT_S} s after the server has closed"
+        " it (TIME_WAIT)."
     )
 
 
@@ -111,6 +130,12 @@ def hypotheses(short: Short) -> tuple[Hypothesis, ...]:
         leaks = peak.open() > _MOSTLY * peak.group.used
         found.append(
             Hypothesis("connections are never closed", "open" if leaks else "refuted", share)
+        )
+    if peak and peak.group.fin_wait2:
+        left = f"{peak.group.fin_wait2} of {peak.group.used} were closed here and not there"
+        mostly = peak.group.fin_wait2 > _MOSTLY * peak.group.used
+        found.append(
+            Hypothesis("the server does not close", "supported" if mostly else "open", left)
         )
     if not short.nearly and peak:
         why = (
@@ -137,8 +162,10 @@ def advice(short: Short) -> tuple[str, ...]:
             f"Look which connections are open: {short.enter}ss -tnp dst"
             f" {short.destination}. What nobody uses any more was never closed."
         )
+    if use and use.group.fin_wait2 > _MOSTLY * use.group.used:
+        lines += _server(short, use)
     # All open and none over: to keep them open is what it does already.
-    if not leaks or (use and use.group.time_wait):
+    if not leaks or (use and use.group.time_wait + use.group.fin_wait2):
         lines.append(_pool(short, use))
     if use:
         lines += [*_wider(short, use), *_reuse(short, use)]
@@ -150,13 +177,28 @@ def advice(short: Short) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def _server(short: Short, use: Use) -> list[str]:
+    port = short.destination.rpartition(":")[2]
+    now = (use.sample.settings or {}).get("tcp_fin_timeout", "60")
+    return [
+        f"Let the server {short.destination} close its connections once the client has: on its host"
+        f" they stand in CLOSE_WAIT, and ss -tnp state close-wait 'sport = :{port}' names the"
+        " program that does not. Price: a change in the server; until then it keeps a descriptor"
+        " for each.",
+        f"Until then wait less for it: {_sysctl(short, 'tcp_fin_timeout=10')} (now {now}), for what"
+        " is closed from then on. Price: what a server sends later than that is answered by a"
+        " reset.",
+    ]
+
+
 def _pool(short: Short, use: Use | None) -> str:
     text = f"Keep connections to {short.destination} open and reuse them (a pool, keep-alive)"
-    if use and use.group.time_wait:
+    over = use.group.time_wait + use.group.fin_wait2 if use else 0
+    if use and over:
         size = max(1, use.open())
         text += (
-            f": {names.count(size, 'port')} instead of {use.group.used}, since"
-            f" {use.group.time_wait} of them only waited"
+            f": {names.count(size, 'port')} instead of {use.group.used}, since {over} of them only"
+            " waited"
         )
     return f"{text}. Price: a change in the program, and idle connections on the server."
 

@@ -1,6 +1,7 @@
 """What the rule `ephemeral-exhaustion` knows of one source and destination: values only."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.model import Sample, Trace
@@ -9,6 +10,8 @@ from porttrace.tracer.facts import PortUse
 
 NEARLY = 0.8
 """Share of the ports in use from which a shortage is foretold."""
+STILL_NS = 2_000_000_000
+"""What has not grown for so long does not grow, as far as one can tell."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Use:
         return self.sample.usage.sockets if self.sample.usage else 0
 
     def open(self) -> int:
-        """Return how many of the ports are connections, and no mere TIME_WAIT."""
-        return self.group.used - self.group.time_wait
+        """Return how many of the ports are connections that were not closed here."""
+        return self.group.used - self.group.time_wait - self.group.fin_wait2
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,22 @@ class Short:
             return False
         return use.share() < NEARLY <= use.in_range() / use.number()
 
+    def still_ns(self) -> int:
+        """Return for how long (ns) the use has not grown any more, as it was counted."""
+        if not self.uses:
+            return 0
+        pairs = list(pairwise(self.uses))
+        grew = [later.time_ns for use, later in pairs if later.taken() > use.taken()]
+        return self.uses[-1].time_ns - (grew[-1] if grew else self.uses[0].time_ns)
+
     def per_s(self) -> float:
-        """Return by how many ports a second the use grew while it was counted, 0 if it did not."""
+        """Return by how many ports a second the use grew while it was counted.
+
+        0 where it did not, or does not any more.
+        """
         first, last = (self.uses[0], self.uses[-1]) if self.uses else (None, None)
         if first is None or last is None or last.time_ns <= first.time_ns:
+            return 0.0
+        if self.still_ns() >= STILL_NS:
             return 0.0
         return max(0.0, (last.taken() - first.taken()) / (last.time_ns - first.time_ns) * 1e9)

@@ -4,6 +4,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from porttrace.analysis.frees import or_later
 from porttrace.analysis.may_bind import Verdict
 from porttrace.analysis.port_check import command, process
 from porttrace.analysis.port_ranges import Ranges, as_text, at_risk, reserve_command
@@ -94,7 +95,7 @@ def who(holder: Holder) -> str:
     if holder.kind == "client" or holder.age_s >= 0:
         parts += [f"{length(holder.age_s)} old"] if holder.age_s >= 0 else []
     if holder.frees_in_s >= 0:
-        parts.append(f"free in {length(holder.frees_in_s)}")
+        parts.append(f"free in {length(holder.frees_in_s)}{or_later(holder)}")
     if holder.reuseport:
         parts.append("SO_REUSEPORT is set")
     return "; ".join(filter(None, parts))

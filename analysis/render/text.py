@@ -126,7 +126,9 @@ def bind_line(
     """Return the lines of one BIND row: who wanted what, the answer, and who holds the port."""
     wanted = f"{bind_names.call(row)} {bind_names.protocol(row)} {bind_names.local(row)}"
     if row["dport"]:
-        wanted = f"a local port to {names.destination(row)}"
+        port = int(row["port_asked"])
+        own = f"its own port {port}" if port else "a local port"
+        wanted = f"{own} to {names.destination(row)}"
     error = bind_names.error(row)
     inside = names.inside(known)
     name = who.called(inside, names.comm(row), max(_NAME, who.width(inside, names.comm(row))))

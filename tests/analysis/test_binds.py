@@ -9,6 +9,7 @@ from builders import MS, S, events
 from porttrace.analysis.binds import binds_of, joined_binds, with_ports
 from porttrace.analysis.frames import binds_table
 from porttrace.analysis.model import BindCall, BindOption, no_attempts
+from porttrace.analysis.render.report import bind_json
 from porttrace.analysis.show import bind_lines
 from porttrace.analysis.tables import binds as table
 from porttrace.tracer.event import EVENT, no_events
@@ -68,6 +69,18 @@ def test_an_old_attempt_tells_nothing() -> None:
     story.connect(pid=7, fd=3, at=S).syn_sent().established()
     rows = trace_of(story.array()).attempts
     assert with_ports(binds_of(call(to="0.0.0.0:0", got=0, at=2 * S)), rows)["port_got"][0] == 0
+
+
+def test_a_connect_without_a_port_asked_for_no_address() -> None:
+    bare = call("autobind", to="[::]:0", error=errno.EADDRNOTAVAIL)
+    bound = call("autobind", to="192.0.2.1:8380", at=2 * S, error=errno.EADDRNOTAVAIL)
+    bare["family"] = 2
+    wide = call(to="[::]:0", at=3 * S, got=40_000)
+    frame = table(trace_of_binds(bare, bound, wide))
+    assert frame["addr"].tolist() == ["", "192.0.2.1", "::"]
+    assert frame["local"].tolist() == ["", "192.0.2.1:8380", "[::]:0"]
+    told = [bind_json(row)["addr"] for row in trace_of_binds(bare, bound, wide).binds]
+    assert told == ["", "192.0.2.1", "::"]
 
 
 def test_the_table() -> None:

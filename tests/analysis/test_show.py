@@ -1,11 +1,15 @@
 """Rows are chosen, sorted and cut as asked, and lines fit a terminal that they cannot harm."""
 
+import errno
 import json
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from builders import MS, S, events
+from binding import call, trace_of_binds
+from builders import MS, S, events, packed
 from porttrace.analysis import show, tables
 from porttrace.analysis.render.escape import columns
 from porttrace.analysis.show import Filter
@@ -113,9 +117,37 @@ def test_what_is_still_held_says_so() -> None:
 def test_event_lines() -> None:
     table = tables.events(events().connect(at=S).syn_sent().refused(after_ns=S).array())
     lines = list(show.event_lines(table, 0))
-    assert lines[0] == "    TIME EVENT          PID THREAD DESTINATION  RESULT FLIGHT"
+    assert lines[0] == "    TIME EVENT          PID THREAD ADDRESS      RESULT FLIGHT"
     assert lines[1] == "   1.000 start            7 client 192.0.2.2:80      0      1"
     assert lines[-1] == "   2.000 return           7 client 192.0.2.2:80   -111      0"
+
+
+def test_events_of_binds_show_their_own_address() -> None:
+    calls = [
+        call(to="127.0.0.1:9101"),
+        call(to="0.0.0.0:8443", error=errno.EADDRINUSE),
+        call(to="0.0.0.0:0", got=41_000),
+        call("listen", to="[::]:80"),
+        call("autobind", to="[::]:0", error=errno.EADDRNOTAVAIL),
+    ]
+    records = np.concatenate(calls)
+    records["dport"][-1], records["daddr"][-1] = 5493, packed("192.0.2.77")
+    frame = tables.events(records)
+    assert [line[32:].split()[0] for line in show.event_lines(frame, 0)][1:] == [
+        "127.0.0.1:9101", "0.0.0.0:8443", "0.0.0.0:41000", "[::]:80", "192.0.2.77:5493",
+    ]  # fmt: skip
+    assert frame["local"].tolist()[-2:] == ["[::]:80", ""]
+    assert frame["destination"].tolist() == ["", "", "", "", "192.0.2.77:5493"]
+    assert frame["daddr"].tolist() == ["", "", "", "", "192.0.2.77"]
+    assert frame["saddr"].tolist() == ["127.0.0.1", "0.0.0.0", "0.0.0.0", "::", ""]
+
+
+def test_the_pages_show_the_columns_that_there_are() -> None:
+    words = next(show.bind_lines(tables.binds(trace_of_binds(call())), 0)).split()
+    docs = Path(__file__).parents[2] / "docs"
+    lines = [line.split() for page in docs.glob("*.md") for line in page.read_text().splitlines()]
+    shown = [each for each in lines if each[:1] == ["TIME"] and "CALL" in each]
+    assert len(shown) >= 2 and all(each == words for each in shown)
 
 
 def test_concurrency_lines() -> None:

@@ -14,8 +14,10 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as proto
 
 import binding
 import recordings
+from builders import MS, events
 from porttrace.analysis.recording import load
 from porttrace.cli import main
+from porttrace.tracer.event import Events
 from tracing import need_an_open_checkout
 
 FILE = Path(__file__).parent.parent / "data" / "v1-two-threads.ptrace"
@@ -109,18 +111,41 @@ def test_a_file_that_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_binds_that_a_format_leaves_out_are_told(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    events = np.concatenate(
-        [binding.call(at=binding.MS), binding.call("listen", at=9 * binding.MS)]
-    )
-    path = tmp_path / "binds.ptrace"
-    path.write_bytes(recordings.written(recordings.batches_of(events, [])))
+    path = two_binds(tmp_path, events().connect(at=2 * MS).syn_sent().established().array())
     assert main(["export", str(path), "-f", kind, "-o", str(tmp_path / "out")]) == 0
     err = capsys.readouterr().err
     if kind in ("ndjson", "parquet"):
         assert not err
     else:
         assert err.startswith("note: 2 calls of bind(2) and listen(2) are left out")
-        assert "-f parquet or ndjson" in err
+        assert WRITES_THEM[kind].format(path) in err
+
+
+WRITES_THEM = {
+    "csv": "porttrace show {} binds --csv writes them",
+    "perfetto": "-f parquet or ndjson",
+}
+
+
+def two_binds(folder: Path, *more: Events) -> Path:
+    """Return a recording of a bind and a listen, and of `more`."""
+    told = [binding.call(at=MS), binding.call("listen", at=9 * MS), *more]
+    path = folder / "binds.ptrace"
+    path.write_bytes(recordings.written(recordings.batches_of(np.concatenate(told), [])))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "perfetto"])
+@pytest.mark.parametrize("to", ["out", "-"])
+def test_where_all_would_be_left_out_nothing_is_written(
+    kind: str, to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = two_binds(tmp_path), tmp_path / "out"
+    assert main(["export", str(path), "-f", kind, "-o", str(out) if to == "out" else "-"]) == 1
+    printed, err = capsys.readouterr()
+    assert not printed and not out.exists()
+    assert "has 2 calls of bind(2) and listen(2) and no attempt" in err
+    assert f"hint: {WRITES_THEM[kind].format(path)}" in err
 
 
 READING = (["report"], ["show", "attempts"], ["whatif"], ["export", "-f", "csv", "-o", "-"])

@@ -18,6 +18,7 @@ from porttrace.tracer.ports.holding import Seen
 from porttrace.tracer.ports.others import Beside
 from porttrace.tracer.ports.owners import Descriptor, Owners
 from porttrace.tracer.ports.socks import Sock, lists_bound
+from tracing import wait_until
 
 LOCAL = "127.0.0.1"
 ROOT = os.geteuid() == 0
@@ -154,6 +155,37 @@ def test_time_wait_by_rule_and_really(
     if not stays:  # what the closed socket had set does not show
         assert asked["bind"]["works"] is None
         assert asked["tried"]["outcome"] == ("success" if had_reuseaddr else "EADDRINUSE")
+
+
+def test_what_the_other_end_has_not_closed(
+    capsys: pytest.CaptureFixture[str], server: socket.socket
+) -> None:
+    port = port_of(server)
+    with socket.create_connection((LOCAL, port)):
+        server.accept()[0].close()
+        server.close()
+        wait_until(lambda: "FIN_WAIT2" in [e["state"] for e in told(capsys, port)[0]["holders"]])
+        assert main(["port", str(port), "--tcp"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "the other end has not closed yet; free in" in text
+    assert " s, or 60 s after the other end closes" in text
+    assert f"{LOCAL}:{port} was closed and still keeps the port, and this bind sets no" in text
+    assert "TIME_WAIT" not in text
+    # it has closed now: 60 s, and no more
+    assert main(["port", str(port), "--tcp"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "TIME_WAIT" in text and "or 60 s after" not in text
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_udp_socket_is_no_connection(capsys: pytest.CaptureFixture[str], connected: bool) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((LOCAL, 0))
+        if connected:
+            sock.connect((LOCAL, 9))
+        for words in ((), ("--reuseaddr",)):
+            (found,) = told(capsys, port_of(sock), "--udp", *words)
+            assert f"{LOCAL}:{port_of(sock)} is bound to the port, and" in found["bind"]["why"]
 
 
 ADDRESSES = ["192.0.2.77", "224.0.0.5", "127.3.4.5", "ff02::1", "fe80::1", "::ffff:127.0.0.1",

@@ -1,5 +1,6 @@
 """porttrace ports: the list and what is risky, and the check of a file, over real sockets."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -86,6 +87,29 @@ def test_a_group_and_an_idle_socket(capsys: Capture) -> None:
         main(["ports", "--json"])
         mine = [e for e in objects(capsys) if e["type"] == "socket" and e["port"] == port_of(one)]
     assert [each["risks"][-1] for each in mine] == ["shared by 2 sockets"] * 2
+
+
+def test_a_group_on_different_addresses(capsys: Capture) -> None:
+    with contextlib.ExitStack() as kept:
+        made = [kept.enter_context(socket.socket()) for _ in range(4)]
+        for each in made[:3]:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made[0].bind(("0.0.0.0", 0))
+        made[1].bind(made[0].getsockname())
+        made[2].bind((LOCAL, port_of(made[0])))
+        made[3].bind((LOCAL, 0))  # the control: one alone
+        for each in made:
+            each.listen()
+        main(["ports", "--json"])
+        ports = port_of(made[0]), port_of(made[3])
+        found = [e for e in objects(capsys) if e["type"] == "socket" and e["port"] in ports]
+        told = {(each["port"], each["address"]): each for each in found}
+        assert told[ports[0], LOCAL]["reuseport"] is True
+        assert told[ports[0], LOCAL]["risks"][-1] == "SO_REUSEPORT"
+        assert told[ports[0], "0.0.0.0"]["risks"][-1] == "shared by 2 sockets"
+        assert told[ports[1], LOCAL]["reuseport"] is None
+        assert main(["port", str(ports[0]), "--tcp"]) == 0
+        assert " ".join(capsys.readouterr().out.split()).count("SO_REUSEPORT is set") == 2
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has sockets of two users")
@@ -243,6 +267,9 @@ def test_node_ports(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyP
 BAD = [
     ("ports:\n- port: 80\n  proto: tcp\n", "line 3: ports[0].proto: no such key; there"),
     ("ports:\n- port: 80\n- port: eighty\n", "line 3: ports[1].port: 'eighty' is no port"),
+    ('ports:\n- port: "80"\n', "line 2: ports[0].port: '80' is a text: write 80 without quotes"),
+    ("ports:\n- port: 022\n", "line 2: ports[0].port: 022 is another number in YAML, 18: write"),
+    ("ports:\n- port: 0x50\n", "line 2: ports[0].port: 0x50 is another number in YAML, 80: write"),
     ("ports:\n- port: 70000\n", "line 2: ports[0].port: 70000 is no port"),
     ("ports:\n- port: true\n", "line 2: ports[0].port: True is no port"),
     ("ports:\n- name: web\n", "line 2: ports[0].port: the key is missing"),
@@ -346,6 +373,33 @@ def test_a_udp_client_serves_nobody(capsys: Capture, tmp_path: Path) -> None:
         assert kinds(checked(capsys, tmp_path, text)) == [["conflict", "ephemeral"]]
 
 
+@pytest.mark.parametrize("reuseaddr", [None, True, False])
+def test_a_udp_port_that_another_has_is_a_conflict(
+    capsys: Capture, tmp_path: Path, reuseaddr: bool | None
+) -> None:
+    option = "" if reuseaddr is None else f", reuseaddr: {str(reuseaddr).lower()}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((LOCAL, 0))
+        line = f"- {{port: {port_of(server)}, protocol: udp, address: {LOCAL}, "
+        theirs = f"ports:\n{line}owner: daemon{option}}}\n"
+        ((conflict, _),) = checked(capsys, tmp_path, theirs)
+        assert conflict[0] == "conflict" and f"(pid {os.getpid()})" in conflict[1]
+        assert main(["ports", "--check", str(tmp_path / "ports.yaml")]) == 5
+        text = " ".join(capsys.readouterr().out.split())
+        assert "not served by user daemon - conflict: held by" in text
+        # its own
+        assert kinds(checked(capsys, tmp_path, f"ports:\n{line}owner: {ME}}}\n")) == [["ephemeral"]]
+
+
+def test_two_that_want_one_udp_port(capsys: Capture, tmp_path: Path) -> None:
+    text = "ports:\n- {port: 5353, protocol: udp%s}\n- {port: 5353, protocol: udp%s}\n"
+    found = checked(capsys, tmp_path, text % ("", ""))
+    assert kinds(found) == [[], ["duplicate"]] and "is bound to the port" in found[1][0][1]
+    shared = ", reuseaddr: true"
+    assert checked(capsys, tmp_path, text % (shared, shared), 0) == [[], []]
+
+
 # -- the same rule as porttrace port, and what cannot be verified --------------------
 
 
@@ -394,7 +448,7 @@ def test_time_wait_may_be_in_the_way(capsys: Capture, tmp_path: Path) -> None:
     out, err = capsys.readouterr()
     flat = " ".join(out.split())
     assert flat.startswith("? ") and "(time wait to 127.0.0.1:" in flat
-    assert "The socket in TIME_WAIT decides it by options" in flat
+    assert "The closed connection decides it by options" in flat
     assert f"sudo porttrace port {port} --tcp --address 0.0.0.0 --reuseaddr --try-bind" in flat
     assert flat.endswith("1 of 1 could not be verified.")
     assert err.startswith("note: 1 of 1 wanted ports could not be verified; --strict")

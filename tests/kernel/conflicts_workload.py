@@ -110,6 +110,18 @@ def inherited() -> None:
     attempt({"port": port, "holder": pid}, tcp())
 
 
+def next_port() -> None:
+    """As `listener`, and take the port beside it."""
+    listener()
+    _keep.append(socket.create_server((ANY, _last_port + 1)))
+
+
+def without_port() -> None:
+    """As `listener`, and serve metrics all the same."""
+    listener()
+    _keep.append(socket.create_server((LOOP, 9101)))
+
+
 def client() -> None:
     server = socket.create_server((LOOP, 0))
     _keep.append(server)
@@ -251,7 +263,8 @@ def no_free_port() -> None:
     for _ in range(2):
         _keep.append(tcp())
         _keep[-1].bind((ANY, 0))  # type: ignore[attr-defined]
-    attempt({"port": 0, "holder": 0}, tcp())
+        _keep[-1].listen()  # type: ignore[attr-defined]
+    attempt({"port": 0, "holder": os.getpid()}, tcp())
 
 
 def narrow(first: int, last: int) -> None:

@@ -77,6 +77,24 @@ def test_each_kind(kind: str, held_as: str, error: str, words: str, advice: str)
         assert row["facts"]["may_bind_low"] == 0 and row["facts"]["exe"] in told
 
 
+@pytest.mark.parametrize(
+    ("kind", "severity", "words"),
+    [("next_port", "info", "went on with port"), ("without_port", "warning", "runs on without")],
+)
+def test_what_came_after(kind: str, severity: str, words: str) -> None:
+    traced, _ = made(kind)
+    (found,) = traced.findings("bind-conflict")[-1:]
+    assert found["severity"] == severity and words in found["summary"]
+
+
+def test_who_has_the_ports_when_there_is_none_left() -> None:
+    traced, said = made("no_free_port")
+    (found,) = traced.findings("bind-conflict")
+    assert f"later 2 of 2 were: 2 by python3 (pid {said['holder']})." in found["summary"]
+    (row,) = [each for each in traced.of("bind") if each["errno"]]
+    assert row["not_shown"].startswith("every port of net.ipv4.ip_local_port_range")
+
+
 def test_a_client_on_a_servers_fixed_port() -> None:
     traced, said = made("client")
     (found,) = traced.findings("bind-conflict")

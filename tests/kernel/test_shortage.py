@@ -339,3 +339,50 @@ def test_conntrack_is_counted_in_its_namespace(site: Site) -> None:
         process.wait()
         process.stdout.close()
     assert namespaces.find_netns(str(os.getpid())) != netns
+
+
+_OWN_PORT = """
+import socket, sys, time
+def connect(port, to):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((sys.argv[1], port))
+    return sock, sock.connect_ex((sys.argv[2], to))
+kept = [connect(8380, 80), connect(8380, 80), connect(8381, 80), connect(8380, 389)]
+assert [each[1] for each in kept] == [0, 99, 0, 0], kept
+"""
+
+
+def test_a_source_port_that_is_taken_is_no_shortage(site: Site) -> None:
+    program = ["/usr/bin/python3", "-c", _OWN_PORT, CLIENT_V4, SERVER_V4]
+    traced = trace(site.hosts.in_client(program), timeout_s=200)
+    assert traced.code == 0, traced.notes
+    assert traced.findings(PORTS) == []
+    (finding,) = traced.findings("source-port-taken")
+    assert (finding["subject"]["port"], finding["subject"]["destination"]) == (8380, LIVE)
+    assert finding["evidence"]["holder_pid"] == finding["subject"]["pid"]
+
+
+_LEFT = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 8080), backlog=64)
+kept, errors = [], []
+for _ in range(12):
+    with socket.socket() as sock:
+        errors.append(sock.connect_ex(("127.0.0.1", 8080)))
+        if not errors[-1]:
+            kept.append(listener.accept())
+    time.sleep(0.1)
+time.sleep(1)
+assert errors == [0] * 10 + [99] * 2, errors
+"""
+
+
+def test_what_the_server_does_not_close_is_no_open_connection(site: Site) -> None:
+    program = ["/usr/bin/python3", "-c", _LEFT]
+    traced = trace(site.hosts.in_client(["sh", "-c", FEW, "43000 43009", *program]), timeout_s=200)
+    assert traced.code == 0, traced.notes
+    (finding,) = [each for each in traced.findings(PORTS) if each["severity"] == "critical"]
+    evidence = finding["evidence"]
+    assert (evidence["used"], evidence["fin_wait2"], evidence["open"]) == (10, 10, 0)
+    assert finding["advice"][0].startswith("Let the server 127.0.0.1:8080 close")

@@ -6,6 +6,7 @@ What is counted is told from what others do at the same time by ports of our own
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from porttrace.tracer import diag, shortage
-from porttrace.tracer.facts import Listener, Usage
+from porttrace.tracer.facts import Listener, PortUse
 
 _LOOPBACKS = ("127.0.0.1", "::1")
 
@@ -70,10 +71,16 @@ def test_the_fullest_queue_comes_first() -> None:
         assert near == [True]
 
 
-def used(address: str, port: int, found: Usage) -> tuple[int, int, int, float]:
+def counted(address: str, port: int) -> PortUse:
     name = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    found = shortage.usage(1, 65535, 0, 0)
     (mine,) = [each for each in found.groups if each.destination == name]
     assert mine.source == address
+    return mine
+
+
+def used(address: str, port: int) -> tuple[int, int, int, float]:
+    mine = counted(address, port)
     return mine.used, mine.time_wait, mine.reusable, mine.frees_in_s
 
 
@@ -90,9 +97,29 @@ def test_ports_are_counted_by_destination(address: str) -> None:
             else:
                 ends.enter_context(client)
                 ends.enter_context(accepted)
-        taken, waiting, reusable, frees_in_s = used(address, port, shortage.usage(1, 65535, 0, 0))
+        taken, waiting, reusable, frees_in_s = used(address, port)
         assert (taken, waiting, reusable) == (12, 5, 0)
         assert 58 < frees_in_s <= 60
+
+
+@pytest.mark.parametrize("address", _LOOPBACKS)
+def test_what_only_the_other_end_keeps_is_told_from_open_connections(address: str) -> None:
+    with listening(address, 50) as listener, contextlib.ExitStack() as ends:
+        port = port_of(listener)
+        for number in range(9):
+            client = ends.enter_context(socket.create_connection((address, port)))
+            ends.enter_context(listener.accept()[0])  # and never closed before the end
+            if number < 4:
+                client.close()
+            elif number < 6:  # in FIN_WAIT2 as well, and its program reads on
+                client.shutdown(socket.SHUT_WR)
+        mine = counted(address, port)
+        until_s = time.monotonic() + 10
+        while mine.fin_wait2 < 4 and time.monotonic() < until_s:  # the last FIN is answered later
+            time.sleep(0.02)
+            mine = counted(address, port)
+        assert (mine.used, mine.time_wait, mine.fin_wait2) == (9, 0, 4)
+        assert mine.frees_in_s == -1.0 and 58 < mine.fin_wait2_ends_in_s <= 60
 
 
 def test_ipv4_through_ipv6_counts_with_ipv4() -> None:
@@ -103,7 +130,7 @@ def test_ipv4_through_ipv6_counts_with_ipv4() -> None:
             pytest.skip("there is no IPv6 here")
         six.connect(("::ffff:127.0.0.1", port_of(listener)))
         ends.enter_context(socket.create_connection(("127.0.0.1", port_of(listener))))
-        assert used("127.0.0.1", port_of(listener), shortage.usage(1, 65535, 0, 0))[0] == 2
+        assert used("127.0.0.1", port_of(listener))[0] == 2
 
 
 def test_the_kernel_compares_the_ports() -> None:

@@ -185,12 +185,16 @@ def _frees_in_s(sock: Sock) -> float:
 
 
 def _shares(sock: Sock, listeners: Iterable[Sock]) -> bool | None:
-    # Two listeners on the very same address exist with SO_REUSEPORT only.
+    # Two listeners on addresses that meet exist with SO_REUSEPORT on both only.
     if sock.protocol != "tcp" or sock.state != diag.LISTEN:
         return None
-    same = sum(
-        (each.state, each.src, each.sport, each.device, each.v6only)
-        == (sock.state, sock.src, sock.sport, sock.device, sock.v6only)
-        for each in listeners
-    )
-    return True if same > 1 else None
+    return True if any(_beside(each, sock) for each in listeners) else None
+
+
+def _beside(other: Sock, sock: Sock) -> bool:
+    # Across the families Linux 6.1 lets sockets in that have no option set (docs/ports.md).
+    if (other.sport, other.family) != (sock.sport, sock.family) or other.cookie == sock.cookie:
+        return False
+    if other.device and sock.device and other.device != sock.device:
+        return False
+    return overlaps(other, sock.address, bool(sock.v6only))

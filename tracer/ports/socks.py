@@ -62,17 +62,19 @@ def dump(
     port: int = 0,
     closer: bool = False,
     states: tuple[int, ...] = diag.EVERY_STATE,
+    ports: tuple[int, int] = (0, 65535),
 ) -> list[Sock]:
     """Return the sockets of a protocol in the network namespace of the calling thread.
 
-    Only those with local port `port` when it is not 0. `closer` asks for what tells the age of a
-    connection, too; of other states than `states` none is told. Raises PorttraceError when the
-    kernel does not answer.
+    Only those with local port `port` when it is not 0, and within `ports` (first, last). `closer`
+    asks for what tells the age of a connection, too; of other states than `states` none is told.
+    Raises PorttraceError when the kernel does not answer.
     """
     found: list[Sock] = []
     for family in diag.FAMILIES:
         try:
-            found += _dump(protocol, family, port, closer, states)
+            told = _dump(protocol, family, port, closer, states)
+            found += [each for each in told if ports[0] <= each.sport <= ports[1]]
         except OSError as error:
             # No IPv6 in the kernel: there is nothing to report then.
             if family == socket.AF_INET6 and error.errno in (errno.ENOENT, errno.EAFNOSUPPORT):

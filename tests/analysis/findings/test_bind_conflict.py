@@ -7,8 +7,11 @@ import pytest
 
 from binding import RANGE, call, in_use, listener, trace_of_binds
 from builders import MS, S
+from porttrace.analysis import tables
 from porttrace.analysis.findings.bind_conflict import bind_conflict
 from porttrace.analysis.model import BindOption, Finding, Looked, Trace
+from porttrace.analysis.render.report import bind_json
+from porttrace.analysis.render.text import bind_line
 from porttrace.tracer.facts import Holder
 
 ON = BindOption.reuseaddr
@@ -38,7 +41,7 @@ def test_the_clients_connection_on_a_servers_port() -> None:
         "(pid 77, user app) has it for its connection to 192.0.2.9:5432, for 90 s now: an outgoing "
         "connection has the port. Port 43611 lies inside net.ipv4.ip_local_port_range "
         "(32768-60999), from which the kernel takes the local ports of clients, so any connect may "
-        "get it while no server has it."
+        "get it while no server has it. web runs on without this port."
     )
     now, reserve = finding.advice
     assert "sysctl -w net.ipv4.ip_local_reserved_ports=43611 and" in reserve
@@ -90,11 +93,28 @@ def test_quic() -> None:
     assert "HTTP/3" in text and "another port than 443/tcp" in text
 
 
+def test_who_shares_on_one_side_only_is_told_of_a_socket_and_no_connection() -> None:
+    holder = listener(kind="udp", protocol="udp")
+    text = told(in_use(holder, protocol="udp", on=ON))
+    assert "0.0.0.0:80 is bound to the port, and an option for sharing counts only" in text
+    assert "is a connection on the port" in told(in_use(listener(kind="accepted"), on=ON))
+
+
+def test_what_the_other_end_has_not_closed_may_stay_longer() -> None:
+    holder = Holder("closing", port=80, state="FIN_WAIT2", remote="192.0.2.9:5", frees_in_s=42.0,
+                    why="closed here; the other end has not closed yet")  # fmt: skip
+    said = "in FIN_WAIT2, free in 42.0 s, or 60 s after the other end closes. Closed here; the"
+    assert said in told(in_use(holder))
+    assert "or 60 s after" not in told(in_use(replace(holder, kind="time_wait", state="TIME_WAIT")))
+
+
 def test_time_wait_with_the_option_is_waited_for() -> None:
     holder = Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3)
     now, later = only(in_use(holder, on=ON)).advice
-    assert "wait 42 s" in now
+    assert now.startswith("Wait 42 s and start it again")
     assert "it helps only where both did, before bind" in later
+    first, then = only(in_use(holder)).advice
+    assert "SO_REUSEADDR" in first and then.startswith("Until then: wait 42 s")
 
 
 def test_an_accepted_connection_is_ended_and_both_set_the_option() -> None:
@@ -239,10 +259,50 @@ def test_who_looks_for_a_free_port_is_only_noted() -> None:
     assert tried(S, then=20 * S, to="0.0.0.0:81").severity == "warning"
 
 
+def test_who_tries_one_port_after_the_other_is_only_noted() -> None:
+    taken = [call(at=S + n * MS, to=f"0.0.0.0:{80 + n}", error=errno.EADDRINUSE) for n in (0, 1)]
+    found = bind_conflict(trace_of_binds(*taken, call(at=S + 2 * MS, to="0.0.0.0:82")), ())
+    assert [each.severity for each in found] == ["info", "info"]
+    assert all("went on with port 82" in each.summary for each in found)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"to": "0.0.0.0:9101"},  # a listener for metrics
+        {"to": "127.0.0.1:81"},
+        {"to": "0.0.0.0:81", "protocol": "udp"},
+        {"to": "0.0.0.0:0"},
+    ],
+)
+def test_another_port_of_the_program_replaces_none(then: dict[str, str]) -> None:
+    finding = tried(S, then=S + MS, exits={7: 4 * S}, **then)
+    assert finding.severity == "warning" and "went on" not in finding.summary
+    assert finding.summary.endswith(" web runs on without this port.")
+    assert finding.evidence["went_on_with_port"] is None and finding.evidence["runs_on_without"]
+
+
+def test_a_port_that_was_taken_after_another_one_replaces_none() -> None:
+    calls = [
+        call(at=S, error=errno.EADDRINUSE),
+        call(at=S + MS, to="192.0.2.1:8081"),
+        call(at=S + 2 * MS, to="0.0.0.0:81"),
+    ]
+    assert "runs on without" in only(trace_of_binds(*calls)).summary
+
+
+def test_who_did_nothing_else_may_have_given_up() -> None:
+    assert "runs on" not in tried(S, exits={7: S + 50 * MS}).summary
+    assert "runs on without this port" in tried(S, exits={7: 60 * S}).summary
+    # the trace was over before anybody could tell
+    soon = trace_of_binds(call(error=errno.EADDRINUSE), end_ns=2 * S)
+    assert "runs on" not in only(soon).summary and only(soon).severity == "warning"
+
+
 def test_both_families_of_one_server() -> None:
     # [::] takes IPv4, too, and the program then asks for that as well: it serves both.
     finding = only(in_use(listener(pid=7, address="::", comm="web", v6only=False)))
-    assert finding.severity == "info"
+    assert finding.severity == "info" and "without" not in finding.summary
 
 
 def test_a_hostile_name_stays_raw_for_whoever_prints_it() -> None:
@@ -289,10 +349,23 @@ def test_commands_name_who_is_alive() -> None:
     named = {**THERE, "netns_name": "blue"}
     text = told(in_use(CLIENT, to="0.0.0.0:43611", facts=named))
     assert "ip netns exec blue ss" in text and "nsenter" not in text
-    assert "/etc/sysctl.d" not in text and "how the container is started" in text
+    assert "/etc/sysctl.d" not in text and "docker" not in text
+    assert "43611 and again whenever that network namespace is made" in text
     unseen = Holder("unknown", port=80, why="nobody")
     assert "porttrace port 80/tcp --netns blue." in told(in_use(unseen, facts=named))
     assert "porttrace port 80/tcp." in told(in_use(unseen))
+
+
+@pytest.mark.parametrize("facts", [THERE, RANGE])
+def test_a_container_is_started_anew_with_the_setting(facts: dict[str, int]) -> None:
+    trace = in_use(CLIENT, to="0.0.0.0:43611", facts=facts)
+    inside = {7: replace(trace.processes[7], container="0123456789ab")}
+    text = told(replace(trace, processes=inside))
+    # of one in the host's own network namespace the host's settings count
+    assert ("docker run --sysctl net.ipv4.ip_local_reserved_ports=43611" in text) is (
+        facts is THERE
+    )
+    assert ("/etc/sysctl.d" in text) is (facts is RANGE)
 
 
 def test_to_free_the_port_takes_all_who_have_it() -> None:
@@ -309,7 +382,7 @@ def test_reuseaddr_is_no_help_beside_a_listener() -> None:
 
 def test_time_wait_says_why_the_servers_own_option_was_no_help() -> None:
     text = told(in_use(Holder("time_wait", port=80, remote="192.0.2.9:5", frees_in_s=42.3), on=ON))
-    assert "its socket had not set SO_REUSEADDR" in text
+    assert "of 0.0.0.0:80 had not set SO_REUSEADDR before bind" in text
     assert "ss -tK state time-wait 'sport = 80'" in text and "nothing else" not in text
 
 
@@ -346,6 +419,13 @@ def test_dual_stack_advice_only_where_it_helps() -> None:
     assert "IPV6_V6ONLY" not in " ".join(finding.advice) and "kill 12 13" in finding.advice[0]
 
 
+def test_one_socket_for_both_is_no_advice_to_who_has_just_that() -> None:
+    alone = "Or bind [::] alone, which serves both."
+    assert alone not in told(in_use(listener(), to="[::]:80"))
+    assert alone not in told(in_use(listener(address="::", v6only=False)))
+    assert alone in told(in_use(listener(pid=7, comm="web"), to="[::]:80"))
+
+
 @pytest.mark.parametrize("kind", ["listener", "bound", "udp", "closing"])
 def test_nobody_is_told_to_kill_itself(kind: str) -> None:
     protocol = "udp" if kind == "udp" else "tcp"
@@ -364,6 +444,28 @@ def test_any_port_is_looked_for_in_the_right_namespace() -> None:
     text = failed(errno.EADDRINUSE, facts, to="0.0.0.0:0")
     assert "that is not reserved (40000)" in text and "IP_BIND_ADDRESS_NO_PORT" in text
     assert "porttrace ports --netns blue, or ip netns exec blue ss" in text
+
+
+def test_who_has_the_ports_when_there_is_none_left() -> None:
+    facts: dict[str, int | str] = {
+        "range_first": 43660, "range_last": 43663, "taken": 4,
+        "takers": "3 by many (pid 12), 1 in TIME_WAIT",
+    }  # fmt: skip
+    bad = call(error=errno.EADDRINUSE, to="192.0.2.1:0")
+    trace = trace_of_binds(bad, looked=[Looked(((S, 7),), (), facts, 0.031)])
+    said = (
+        "every port of net.ipv4.ip_local_port_range (43660-43663) was taken for this address; 31 ms"
+        " later 4 of 4 were: 3 by many (pid 12), 1 in TIME_WAIT"
+    )
+    assert f"It asked for any port, and {said}." in only(trace).summary
+    row, found = trace.binds[0], trace.looked[S, 7]
+    assert bind_line(row, "1.000", None, found).replace("\n                ", "").endswith(said)
+    assert bind_json(row, None, found)["not_shown"] == said
+    (table,) = tables.binds(trace)["holders"]
+    assert table == said
+    # whoever held a port that was asked for by its number is another matter
+    gone = trace_of_binds(call(error=errno.EADDRINUSE), looked=[Looked(((S, 7),), (), facts, 0.1)])
+    assert "was gone 100 ms later" in told(gone)
 
 
 def test_root_without_the_capability() -> None:

@@ -67,6 +67,34 @@ def test_open_connections_are_told_from_time_wait() -> None:
     assert not any("tcp_tw_reuse" in line for line in finding.advice)
 
 
+def test_what_the_server_does_not_close_is_told_from_open_connections() -> None:
+    left = use(20, 0, fin_wait2=19, fin_wait2_ends_in_s=58.0)
+    held = counted((3, replace(left, used=18)), (4, left), tcp_fin_timeout="60")
+    finding = only(of_namespace(*connects(2, outcome=LACKING, at_ms=4000), samples=held))
+    assert "19 in FIN_WAIT2 and 1 open connection." in finding.summary
+    assert (
+        "was closed here, and the server has not closed it: each goes after "
+        "net.ipv4.tcp_fin_timeout (60 s), the first in 58.0 s, or 60 s after the server has closed "
+        "it (TIME_WAIT)" in finding.summary
+    )
+    verdicts = {each.name: each.verdict for each in finding.hypotheses}
+    assert verdicts["connections are never closed"] == "refuted"
+    assert verdicts["the server does not close"] == "supported"
+    assert finding.advice[0].startswith("Let the server 192.0.2.2:80 close its connections")
+    assert "sysctl -w net.ipv4.tcp_fin_timeout=10 (now 60)" in finding.advice[1]
+    assert (finding.evidence["fin_wait2"], finding.evidence["open"]) == (19, 1)
+
+
+def test_what_does_not_grow_any_more_has_no_end_in_sight() -> None:
+    stands = [*FILLING, *counted(*[(5 + i, use(18)) for i in range(6)])]
+    finding = only(of_namespace(*connects(20), samples=stands))
+    assert finding.summary.endswith("No connect has failed yet; it has not grown for 6.0 s.")
+    assert finding.evidence["grows_per_s"] == 0
+    # it grows again
+    again = only(of_namespace(*connects(20), samples=[*stands, *counted((11, use(19)))]))
+    assert "gone in about" in again.summary
+
+
 def test_reserved_and_listening_ports_are_not_there() -> None:
     samples = counted((3, use(13)), (4, use(13)), ip_local_reserved_ports="40000-40003,40019")
     kept = [replace(each, usage=replace(each.usage or Usage(), listening=1)) for each in samples]

@@ -33,7 +33,14 @@ from recordings import HELD
 from sharing_trials import obedient
 
 from ..deniers import Slots, world  # noqa: TID252
-from ..findings import shortages, test_accept_queue, test_conntrack, test_exhaustion, written  # noqa: TID252
+from ..findings import (  # noqa: TID252
+    shortages,
+    test_accept_queue,
+    test_conntrack,
+    test_exhaustion,
+    test_source_port,
+    written,
+)
 from ..findings.test_bind_conflict import CLIENT  # noqa: TID252
 from ..findings.test_family import both, in_turn  # noqa: TID252
 from ..findings.test_fixed_port import APP, RANGE  # noqa: TID252
@@ -86,6 +93,7 @@ def every_finding() -> Iterator[Finding]:
         both(*in_turn(4)),
         queue_and_late_accepts(),
         no_port_left(),
+        test_source_port.from_port(8380, 8380),
         test_conntrack.traced(test_conntrack.tracked(500, 700, 810, 900)),
         in_use(CLIENT, to="0.0.0.0:43611"),
         trace_of_binds(listening(7), listening(8)),
