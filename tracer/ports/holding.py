@@ -1,11 +1,11 @@
 """From sockets and their owners to holders: of what kind each is, and how it got the port."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from porttrace.tracer import diag
+from porttrace.tracer.capabilities import may
 from porttrace.tracer.facts import IN_QUEUE, UNSEEN, Holder
 from porttrace.tracer.ports.overlap import overlaps
 from porttrace.tracer.ports.owners import Elsewhere, Owners
@@ -140,7 +140,7 @@ def _nobodys(sock: Sock, kind: str, why: str, seen: Seen) -> tuple[str, str]:
         return "descriptor", "kept by an io_uring of the process, which has no descriptor of it"
     if sock.inode in where.threads:
         return kind, f"{why}; one thread of the process has it for itself"
-    if seen.owners.hidden and os.geteuid():
+    if seen.owners.hidden and not may("CAP_SYS_PTRACE"):
         return kind, (
             f"{why}; {UNSEEN}: {seen.owners.hidden} processes may not be looked into (root may)"
         )

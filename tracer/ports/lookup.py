@@ -1,7 +1,6 @@
 """Who keeps a port in a network namespace: `holders` for one bind, `see` with all that was seen."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +114,7 @@ def twice_lost(once: Callable[[], Seen]) -> tuple[Seen, set[int]]:
     """
     first = once()
     lost = first.lost()
-    if not lost or (first.owners.hidden and os.geteuid()):
+    if not lost or (first.owners.hidden and not may("CAP_SYS_PTRACE")):
         return first, lost
     time.sleep(_SETTLE_S)
     seen = once()

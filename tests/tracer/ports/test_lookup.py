@@ -11,8 +11,11 @@ from contextlib import ExitStack
 
 import pytest
 
+from porttrace.tracer import capabilities, diag
 from porttrace.tracer.facts import Holder
-from porttrace.tracer.ports import Look, holders
+from porttrace.tracer.ports import Look, holders, socks
+from porttrace.tracer.ports.holding import Seen, holder_of
+from porttrace.tracer.ports.owners import Elsewhere, Owners
 from porttrace.tracer.ports.socks import lists_bound
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="looks into processes of others")
@@ -260,6 +263,23 @@ def test_a_descriptor_in_flight() -> None:
         assert quick.why.endswith("no process had it open at that moment")
         os.close(socket.recv_fds(there, 1, 1)[1][0])
     assert only("tcp", LOCAL, port).kind == "unknown"
+
+
+@needs_root
+def test_what_is_closed_to_all_ends_no_search_of_who_may_look_at_all_others() -> None:
+    """After its start a trace runs as another user that kept the capability."""
+    sock = socks.Sock("tcp", socket.AF_INET, diag.LISTEN, 0, 0, bytes(4), 80, bytes(4), 0, 0, 1,
+                      0, 7, 0, 0, None, -1)  # fmt: skip
+    seen = Seen([sock], Owners({}, hidden=1), elsewhere=Elsewhere(receivers=(ME,)))
+    before = capabilities.held()
+    os.seteuid(65534)
+    try:
+        assert "cannot be seen" in holder_of(sock, seen).why  # seteuid gave all of them up
+        capabilities.hold(before)
+        assert holder_of(sock, seen).kind == "descriptor"
+    finally:
+        os.seteuid(0)
+        capabilities.hold(before)
 
 
 def test_nobody_has_it(server: socket.socket) -> None:
