@@ -270,7 +270,7 @@ def test_what_is_closed_to_all_ends_no_search_of_who_may_look_at_all_others() ->
     """After its start a trace runs as another user that kept the capability."""
     sock = socks.Sock("tcp", socket.AF_INET, diag.LISTEN, 0, 0, bytes(4), 80, bytes(4), 0, 0, 1,
                       0, 7, 0, 0, None, -1)  # fmt: skip
-    seen = Seen([sock], Owners({}, hidden=1), elsewhere=Elsewhere(receivers=(ME,)))
+    seen = Seen([sock], Owners({}, closed=(1,)), elsewhere=Elsewhere(receivers=(ME,)))
     before = capabilities.held()
     os.seteuid(65534)
     try:
