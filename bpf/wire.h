@@ -141,7 +141,7 @@ static __always_inline bool read_packet(struct __sk_buff *skb, struct packet *p)
 	return protocol == ETH_P_IPV6 && read_v6(skb, p);
 }
 
-static __always_inline void sent_syn(struct flow_key *key, u32 seq)
+static __always_inline void sent_syn(struct flow_key *key, u32 seq, bool forwarded)
 {
 	u64 task = bpf_get_current_task(), now = bpf_ktime_get_ns();
 	struct flow new = {.first_ns = now, .last_ns = now, .seq = seq, .count = 1};
@@ -149,6 +149,9 @@ static __always_inline void sent_syn(struct flow_key *key, u32 seq)
 	struct sender *s;
 
 	if (f && f->seq == seq) {
+		/* the same one on its way through another namespace that is watched, a router's */
+		if (forwarded)
+			return;
 		if (now - f->last_ns > SAME_PACKET_NS && f->count < 0xffff)
 			f->count++;
 		f->last_ns = now;
@@ -209,7 +212,8 @@ static __always_inline void read_tcp(struct __sk_buff *skb, struct packet *p, bo
 		if ((tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
 			return;
 		fill_key(&key, p->saddr, p->daddr, source, dest);
-		sent_syn(&key, __builtin_bswap32(tcp.seq));
+		/* what came in by a device before it leaves was not made here */
+		sent_syn(&key, __builtin_bswap32(tcp.seq), skb->ingress_ifindex != 0);
 		return;
 	}
 	if (!(tcp.flags & TCP_FLAG_ACK))

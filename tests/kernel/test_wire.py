@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from porttrace.lab.hosts import CLIENT_V4
-from porttrace.lab.site import Site, open_site
+from porttrace.lab.site import DEAD, LIVE, Site, open_site
+from porttrace.lab.throttle import Throttle
 from tracing import Traced, trace
 
 pytestmark = pytest.mark.kernel
@@ -195,6 +196,20 @@ def test_tags_and_headers_in_front_of_an_answer(
         assert forger.wait(timeout=10) == 0
     in_order(row, "syn_ns", "wire_ns", "answer_ns", "end_ns")
     assert (row["answer"], row["answers"], row["outcome"]) == ("rst", 1, outcome)
+
+
+def test_a_router_that_is_watched_too_counts_no_syn_again(routed: Site) -> None:
+    # GIVEN somebody who is traced in the router's namespace, where SYNs are held on their way
+    gateway = Throttle("gateway", 1, "process")
+    words = ("--dead", DEAD, "--live", LIVE, "--dead-time", "0.9", "--truth", "/dev/null")
+    there = f'ip netns exec {routed.hosts.router} sleep 6 & sleep 1; exec "$@"'
+    held = routed.argv("two_threads", *words, throttle=gateway)
+    # WHEN one SYN waits there for the other attempt to end
+    traced = trace(["sh", "-c", there, "sh", *held])
+    # THEN that it goes on is not another SYN
+    (late,) = (row for row in traced.attempts if row["dport"] == 80)
+    assert (late["end_ns"] - late["syn_ns"]) / 1e9 > 0.3
+    assert {row["wire_count"] for row in traced.attempts} == {1}
 
 
 def test_junk_breaks_nothing(site: Site) -> None:
