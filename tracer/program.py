@@ -12,8 +12,8 @@ from typing import Any
 
 from porttrace.tracer.features import find_tracefs
 from porttrace.tracer.hooks import MAX_RETURNS, Hook, hooks_of
+from porttrace.tracer.kprobes import Definitions, definition_of, remove_leftovers
 from porttrace.tracer.layout import KERNEL_TREE
-from porttrace.tracer.leftovers import remove_leftovers
 
 # bcc names the programs at a function after it, and since 0.29 also after the module.
 _FUNCTION_PROGRAMS = {
@@ -48,12 +48,15 @@ class Program:
     names: dict[Hook, str] = field(default_factory=dict)  # of the program of each hook
     missing: list[str] = field(default_factory=list)
     wire_fd: int = -1  # of the socket filter; -1 where there is none
+    definitions: Definitions | None = None  # of kprobes, where they are hooked
 
     def attach(self) -> None:
         """Attach every hook. Raises Refused when one fails that cannot be spared."""
         tracefs = find_tracefs() if self.mode == "kprobe" else None
         if tracefs:
             remove_leftovers(tracefs)
+            with contextlib.suppress(OSError):
+                self.definitions = Definitions(tracefs)
         for hook in self.hooks:
             with captured_stderr() as captured:
                 try:
@@ -88,6 +91,8 @@ class Program:
         with contextlib.suppress(Exception):
             self._detach_together()
         with contextlib.suppress(Exception):
+            self._detach_kprobes()
+        with contextlib.suppress(Exception):
             self.bpf.cleanup()
 
     # Each waits until no CPU runs its program (tracepoint_synchronize_unregister). Together
@@ -98,6 +103,17 @@ class Program:
         events = list(self.bpf.tracepoint_fds)
         with ThreadPoolExecutor(max(1, len(events))) as pool:
             list(pool.map(self.bpf.detach_tracepoint, events))
+
+    # bcc opens the kernel's list for each of them, which takes the rights that are dropped by now.
+    def _detach_kprobes(self) -> None:
+        if self.definitions is None:
+            return
+        for event, opened in list(self.bpf.kprobe_fds.items()):
+            for fd in opened.values():
+                os.close(fd)
+            del self.bpf.kprobe_fds[event]
+            self.definitions.remove(definition_of(event.decode()))
+        self.definitions.close()
 
 
 def load(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:

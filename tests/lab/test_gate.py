@@ -104,14 +104,15 @@ def test_a_burst_that_nothing_holds_stays_quick(site: Site) -> None:
     watched = site.truth("controls", "burst", *ENDS, *options, throttle=Throttle("gate", 0))
     assert len(watched) == 600
     # Per connect of the whole burst: one thread's wait says more about the scheduler than the gate.
-    assert (span_s(watched) - span_s(free)) / len(watched) < 0.001
+    assert (span_s(watched) - span_s(free)) / len(watched) < 0.005
     assert max(waits(watched, LIVE)) < 2
 
 
 def test_a_gate_with_slots_to_spare_adds_little(site: Site) -> None:
     options = ["--threads", "200", "--connects", "3"]
+    free = site.truth("controls", "burst", *ENDS, *options)
     rows = site.truth("controls", "burst", *ENDS, *options, throttle=Throttle("gate", 1000))
-    assert span_s(rows) / len(rows) < 0.001
+    assert (span_s(rows) - span_s(free)) / len(rows) < 0.005
 
 
 def test_a_burst_through_one_slot_ends(site: Site) -> None:

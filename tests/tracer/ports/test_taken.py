@@ -7,14 +7,13 @@ from pathlib import Path
 
 from porttrace.tracer.ports.taken import taken
 
-COMM = Path("/proc/self/comm").read_text().strip()
-
 
 def test_who_has_the_ports_of_a_range() -> None:
+    comm = Path("/proc/self/comm").read_text().strip()
     with contextlib.ExitStack() as kept:
         listener = kept.enter_context(socket.create_server(("127.0.0.1", 0)))
         port = listener.getsockname()[1]
-        assert taken("tcp", "127.0.0.1", port, port) == (1, f"1 by {COMM} (pid {os.getpid()})")
+        assert taken("tcp", "127.0.0.1", port, port) == (1, f"1 by {comm} (pid {os.getpid()})")
         assert taken("tcp", "0.0.0.0", port, port)[0] == 1
         # another address, another protocol
         assert taken("tcp", "127.0.0.2", port, port) == (0, "")

@@ -1,8 +1,8 @@
-"""Definitions of kprobes that outlived their process."""
+"""Definitions of kprobes, and those that outlived their process."""
 
 from pathlib import Path
 
-from porttrace.tracer.leftovers import remove_leftovers
+from porttrace.tracer.kprobes import remove_leftovers
 
 DEFINED = """r4096:kprobes/r_tcp_v4_connect_bcc_101 tcp_v4_connect
 r4096:kprobes/r_inet_csk_accept_bcc_102 inet_csk_accept
