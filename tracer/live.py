@@ -21,7 +21,7 @@ from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.descriptors import make_room
-from porttrace.tracer.event import EVENT, Events, EventType, no_events
+from porttrace.tracer.event import EVENT, Events, EventType, no_events, together
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
@@ -180,14 +180,16 @@ class LiveTrace:
         started_ns, events = joined(self._reader.take(0))
         ask(events)
         ready = self._order.push(self._with_made(events), started_ns)
-        return self._round(events, np.concatenate([ready, self._order.drain()]))
+        return self._round(events, together([ready, self._order.drain()]))
 
     def _with_made(self, events: Events) -> Events:
         parts = [self._made, events, self._loss_events()]
         self._made = no_events()
-        return np.concatenate(parts)
+        return together(parts)
 
     def _round(self, events: Events, ready: Events) -> Round:
+        if not len(events) and not len(ready):
+            return self._quiet_round()
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
         ready = without_unwanted(ready, self.options.local_ports)
@@ -196,6 +198,12 @@ class LiveTrace:
         self._want_samples(events)
         samples = self._sampler.taken()
         return Round(ready, self._order.watermark_ns, new, stacks, looked, samples)
+
+    def _quiet_round(self) -> Round:
+        looked = self._lookups.taken() if self._lookups else ()
+        first, self._first = self._first, {}
+        samples = self._sampler.taken()
+        return Round(no_events(), self._order.watermark_ns, first, {}, looked, samples)
 
     def _want_samples(self, events: Events) -> None:
         # No port: whose are they now? A SYN lost: is the queue full, here on this host?

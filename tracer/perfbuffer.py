@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer.errors import NotPermittedError, PorttraceError
-from porttrace.tracer.event import EVENT, Events, no_events
+from porttrace.tracer.event import EVENT, Events, copied, together
 
 _PAGE = mmap.PAGESIZE
 _RING_BYTES, _TOTAL_BYTES = 4 << 20, 64 << 20
@@ -99,7 +99,7 @@ class PerfBuffer:
     def read(self) -> Events:
         """Return every record there is: each CPU's in order, CPU after CPU."""
         parts = [part for ring in self._rings for part in decode(ring.take())]
-        return np.concatenate(parts) if parts else no_events()
+        return together(parts)
 
     def close(self) -> None:
         """Unmap and close every ring."""
@@ -137,7 +137,7 @@ def _run(data: bytes, offset: int, most: int) -> Events:
     run = np.frombuffer(data, _RECORD, count, offset)
     fits = (run["type"] == _RECORD_SAMPLE) & (run["size"] == _STRIDE)
     length = count if fits.all() else int(np.argmin(fits))
-    return np.ascontiguousarray(run["event"][:length])
+    return copied(run["event"][:length])
 
 
 class _Ring:

@@ -16,7 +16,7 @@ import numpy as np
 
 from porttrace.tracer.beside import Beside, End, TraceHeader, trimmed
 from porttrace.tracer.errors import PorttraceError
-from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events
+from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events, together
 from porttrace.tracer.facts import Held, Looked, Process, Sample, Suspect
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 from porttrace.tracer.memory import most_waiting, spare_bytes
@@ -163,7 +163,7 @@ class Recorder:
         return not stopped
 
     def _write(self, taken: _Waiting) -> None:
-        events = np.concatenate(taken.events) if taken.events else no_events()
+        events = together(taken.events)
         self.events += len(events)
         self.lost += lost_in(events)
         most = self._pace.most_rows
