@@ -9,7 +9,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 _CLIENT_CPU, _SERVER_CPU = 1, 0
-_MOST_S = 300
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def client(program: Path, storm: Storm, before: Sequence[str] = ()) -> Iterator[
         if process.stdin:
             process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(1)  # it may be in the middle of its storm
         process.kill()
         process.wait()
         if process.stdout:

@@ -20,7 +20,7 @@ import load
 import table
 import tools
 from load import Done, Storm
-from tools import Tool, Used
+from tools import StartError, Tool, Used
 
 from porttrace.tracer.event import EventType
 from porttrace.tracer.tracefile import TraceReader
@@ -80,7 +80,12 @@ def measure(program: Path, storm: Storm, wanted: list[Tool], pairs: int) -> dict
             if tool.installed:
                 less = 1 if storm.a_second else _FEWER.get(tool.name, 1)
                 one = Storm(storm.connects // less, storm.kind, storm.a_second)
-                found.setdefault(tool.name, []).append(pair(program, one, tool, turn % 2 == 0))
+                try:
+                    measured = pair(program, one, tool, turn % 2 == 0)
+                except StartError as error:
+                    print(error, file=sys.stderr)
+                else:
+                    found.setdefault(tool.name, []).append(measured)
     return found
 
 

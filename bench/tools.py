@@ -21,6 +21,10 @@ _BPFTRACE = f'tracepoint:{_STATES} {{ printf("%d %s %d\\n", pid, comm, args->new
 _SETTLE_S = 1.0  # what came last is handled by then: every buffer here is drained sooner
 
 
+class StartError(Exception):
+    """A tracer does not run here, such as those of bcc without the kernel's headers."""
+
+
 @dataclass(frozen=True)
 class Tool:
     """A tracer. `words` makes its command line from the file it writes to and the client's pid.
@@ -43,15 +47,14 @@ class Tool:
 
 
 def _porttrace(*words: str) -> Callable[[Path, int], list[str]]:
-    def made(out: Path, pid: int) -> list[str]:
-        filled = [word.format(out=out, pid=pid) for word in words]
-        return [*_PORTTRACE, *filled]
-
-    return made
+    return _words(*_PORTTRACE, *words)
 
 
 def _words(*words: str) -> Callable[[Path, int], list[str]]:
-    return lambda out, pid: [word.format(out=out, pid=pid) for word in words]
+    def made(out: Path, pid: int) -> list[str]:
+        return [word.replace("{out}", str(out)).replace("{pid}", str(pid)) for word in words]
+
+    return made
 
 
 def _bcc(name: str) -> Callable[[Path, int], list[str]]:
@@ -109,7 +112,7 @@ class Running:
         until = time.monotonic() + 60
         while not any(line.startswith(self._tool.ready) for line in self._said()):
             if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{self._tool.name} does not trace: {self._said()[-3:]}")
+                raise StartError(f"{self._tool.name} does not run here: {self._said()[-1:]}")
             time.sleep(0.02)
         time.sleep(0.5)
 
