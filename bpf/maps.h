@@ -293,13 +293,20 @@ BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_ATTEMPTS);
  * thread exit; one a thread.
  */
 BPF_HASH(senders, u64, struct sender, 16384);
-/* Room for a key, which the stack has not. */
-BPF_PERCPU_ARRAY(wire_keys, struct flow_key, 1);
 #endif
 BPF_PERCPU_ARRAY(halves, struct half, 2);
-BPF_PERCPU_ARRAY(scratch, struct event, 1);
-/* Room for an attempt that is over, as for an event. */
-BPF_PERCPU_ARRAY(copies, struct attempt, 1);
+/*
+ * Room for one event, and for an attempt that is over, by who may come in between of whom.
+ * Programs of classic tracepoints never interrupt each other (bpf_prog_active); those of
+ * raw ones, in an interrupt, run in the middle of others, but never of themselves.
+ */
+enum room { ROOM_TASK = 0, ROOM_STATE = 1, ROOM_RETRANSMIT = 2, ROOM_ERROR = 3, ROOMS = 4 };
+BPF_PERCPU_ARRAY(scratch, struct event, ROOMS);
+BPF_PERCPU_ARRAY(copies, struct attempt, ROOMS);
+#ifdef WIRE
+/* As well for a key, which the stack has no room for. */
+BPF_PERCPU_ARRAY(wire_keys, struct flow_key, ROOMS);
+#endif
 BPF_STACK_TRACE(stacks, 8192);
 
 /* Filters. inserts: user space at start, new_task for children; deletes: process exit. */

@@ -41,9 +41,9 @@ static __always_inline void fill_start(struct event *e, struct attempt *a, u64 s
 }
 
 /* Withheld events, sent now that the local port turned out to be wanted. */
-static __always_inline void emit_withheld(void *ctx, struct attempt *a, u64 sock)
+static __always_inline void emit_withheld(void *ctx, int room, struct attempt *a, u64 sock)
 {
-	struct event *e = new_event(EVENT_START);
+	struct event *e = new_event_in(room, EVENT_START);
 
 	if (!e)
 		return;
@@ -109,7 +109,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 
 	if (!wanted_task() || !wanted_peer(ends->daddr, ends->dport))
 		return;
-	e = new_event(EVENT_START);
+	e = new_event_in(ROOM_STATE, EVENT_START);
 	if (!e)
 		return;
 	a.start_ns = e->time_ns;
@@ -216,11 +216,13 @@ static __always_inline void keep_end(struct event *e, struct attempt *a, struct 
 
 	if (!h || !told)
 		return;
+	h->time_ns = 0; /* an error that comes in between is no half of what is half written */
 	fill_tuple(&h->tuple, ends, a->dport);
-	h->time_ns = e->time_ns;
 	h->sock = e->sock;
 	h->start_ns = a->start_ns;
 	h->owner = *a;
+	barrier();
+	h->time_ns = e->time_ns;
 	if (same_tuple(&h->tuple, &told->tuple) && e->time_ns - told->time_ns < 1000000) {
 		e->error = told->error;
 		told->time_ns = 0;
@@ -228,10 +230,9 @@ static __always_inline void keep_end(struct event *e, struct attempt *a, struct 
 }
 
 /* An empty attempt, which has no place on the stack; NULL never. */
-static __always_inline struct attempt *room_for_copy(void)
+static __always_inline struct attempt *room_for_copy(int room)
 {
-	int zero = 0;
-	struct attempt *copy = copies.lookup(&zero);
+	struct attempt *copy = copies.lookup(&room);
 
 	if (copy)
 		__builtin_memset(copy, 0, sizeof(*copy));
@@ -240,7 +241,7 @@ static __always_inline struct attempt *room_for_copy(void)
 
 static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends *ends, int state)
 {
-	struct attempt *copy = room_for_copy(), *a = attempts.lookup(&sock);
+	struct attempt *copy = room_for_copy(ROOM_STATE), *a = attempts.lookup(&sock);
 	struct event *e;
 	u64 key = sock;
 	struct flow *f;
@@ -267,10 +268,10 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 			forget_wire(copy);
 			return;
 		}
-		emit_withheld(ctx, copy, sock);
+		emit_withheld(ctx, ROOM_STATE, copy, sock);
 	}
-	f = wire_of(ctx, copy, sock, ends);
-	e = new_event(EVENT_END);
+	f = wire_of(ctx, ROOM_STATE, copy, sock, ends);
+	e = new_event_in(ROOM_STATE, EVENT_END);
 	if (!e)
 		return;
 	fill_owner(e, copy, key);
@@ -302,7 +303,7 @@ static __always_inline void error_report(void *ctx, struct ends *ends, int error
 	if (h->time_ns && same_tuple(&t, &h->tuple)) {
 		if (h->owner.error) /* END has said it already */
 			return;
-		e = new_event(EVENT_ERROR);
+		e = new_event_in(ROOM_ERROR, EVENT_ERROR);
 		if (!e)
 			return;
 		fill_owner(e, &h->owner, h->sock);
@@ -319,7 +320,7 @@ static __always_inline void error_report(void *ctx, struct ends *ends, int error
 
 static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 {
-	struct attempt *copy = room_for_copy(), *a = attempts.lookup(&sock);
+	struct attempt *copy = room_for_copy(ROOM_RETRANSMIT), *a = attempts.lookup(&sock);
 	struct event *e;
 	struct flow *f;
 
@@ -331,10 +332,10 @@ static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 		if (!wanted_local(ends->sport))
 			return;
 		a->silent = 0;
-		emit_withheld(ctx, copy, sock);
+		emit_withheld(ctx, ROOM_RETRANSMIT, copy, sock);
 	}
-	f = wire_of(ctx, copy, sock, ends);
-	e = new_event(EVENT_RETRANSMIT);
+	f = wire_of(ctx, ROOM_RETRANSMIT, copy, sock, ends);
+	e = new_event_in(ROOM_RETRANSMIT, EVENT_RETRANSMIT);
 	if (!e)
 		return;
 	fill_owner(e, copy, a ? sock : 0);

@@ -329,10 +329,10 @@ static __always_inline bool same_key(struct flow_key *a, struct flow_key *b)
 }
 
 /* Another address or port on the wire than in the socket: told once, before the marks. */
-static __always_inline void emit_translated(void *ctx, struct attempt *a, u64 sock,
+static __always_inline void emit_translated(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct flow_key *key)
 {
-	struct event *e = new_event(EVENT_WIRE);
+	struct event *e = new_event_in(room, EVENT_WIRE);
 
 	if (!e)
 		return;
@@ -345,11 +345,10 @@ static __always_inline void emit_translated(void *ctx, struct attempt *a, u64 so
 }
 
 /* Returns what the wire probe knows of an attempt, or NULL; tells of translated addresses. */
-static __always_inline struct flow *wire_of(void *ctx, struct attempt *a, u64 sock,
+static __always_inline struct flow *wire_of(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct ends *ends)
 {
-	int zero = 0;
-	struct flow_key *own = wire_keys.lookup(&zero), *key = &a->wire;
+	struct flow_key *own = wire_keys.lookup(&room), *key = &a->wire;
 	struct flow *f;
 
 	if (!own)
@@ -359,7 +358,7 @@ static __always_inline struct flow *wire_of(void *ctx, struct attempt *a, u64 so
 		f = flows.lookup(key);
 		if (f && f->sock == sock && f->start_ns == a->start_ns) {
 			if (!same_key(key, own))
-				emit_translated(ctx, a, sock, key);
+				emit_translated(ctx, room, a, sock, key);
 			return f;
 		}
 	}
@@ -400,7 +399,7 @@ static __always_inline void wire_expects_none(void)
 {
 }
 
-static __always_inline struct flow *wire_of(void *ctx, struct attempt *a, u64 sock,
+static __always_inline struct flow *wire_of(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct ends *ends)
 {
 	return NULL;

@@ -36,7 +36,7 @@ class Pace:
     """How much is written at once, and how much may wait."""
 
     flush_s: float = 0.2
-    least_rows: int = 2048  # a batch is written when so many wait
+    least_rows: int = 16_384  # a batch is written sooner when so many wait
     most_rows: int = 16_384  # and has no more than these
     queue_bytes: int = 64 << 20
 
