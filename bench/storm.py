@@ -62,19 +62,24 @@ def main() -> None:
         storms.append(Storm(min(chosen.connects, chosen.pace * _PACED_S), a_second=chosen.pace))
     with tempfile.TemporaryDirectory(prefix="porttrace-bench-") as folder:
         program = load.build(Path(folder))
-        measured = {storm: measure(program, storm, wanted, chosen.pairs) for storm in storms}
+        measured: dict[Storm, dict[str, list[Pair]]] = {storm: {} for storm in storms}
+        with contextlib.suppress(KeyboardInterrupt):  # ends it early, with what there is
+            for storm, found in measured.items():
+                measure(program, storm, wanted, chosen.pairs, found)
     if chosen.json:
         for storm, pairs in measured.items():
             _print_lines(storm, pairs)
         return
-    text = "\n\n".join(described(storm, pairs, chosen.pairs) for storm, pairs in measured.items())
+    parts = [described(storm, pairs, chosen.pairs) for storm, pairs in measured.items() if pairs]
+    text = "\n\n".join(parts)
     text += f"\n\n{table.machine()}"
     table.keep("storm", text) if chosen.keep else print(text)
 
 
-def measure(program: Path, storm: Storm, wanted: list[Tool], pairs: int) -> dict[str, list[Pair]]:
-    """Return so many pairs of each tracer that is installed, in rounds of all of them."""
-    found: dict[str, list[Pair]] = {}
+def measure(
+    program: Path, storm: Storm, wanted: list[Tool], pairs: int, found: dict[str, list[Pair]]
+) -> None:
+    """Add so many pairs of each tracer that is installed to `found`, in rounds of all of them."""
     for turn in range(pairs):
         for tool in wanted:
             if tool.installed:
@@ -86,7 +91,6 @@ def measure(program: Path, storm: Storm, wanted: list[Tool], pairs: int) -> dict
                     print(error, file=sys.stderr)
                 else:
                     found.setdefault(tool.name, []).append(measured)
-    return found
 
 
 def pair(program: Path, storm: Storm, tool: Tool, alone_first: bool) -> Pair:
