@@ -6,6 +6,10 @@
 #define AF_INET 2
 #define AF_INET6 10
 
+#ifndef barrier
+#define barrier() asm volatile("" ::: "memory")
+#endif
+
 static __always_inline void count(int which, u64 by)
 {
 	u64 *n = counters.lookup(&which);
@@ -27,10 +31,9 @@ static __always_inline void count_attempts(s64 by)
 		*most = *n;
 }
 
-static __always_inline struct event *new_event(u8 type)
+static __always_inline struct event *new_event_in(int room, u8 type)
 {
-	int zero = 0;
-	struct event *e = scratch.lookup(&zero);
+	struct event *e = scratch.lookup(&room);
 
 	if (!e)
 		return NULL;
@@ -40,6 +43,12 @@ static __always_inline struct event *new_event(u8 type)
 	e->cpu = bpf_get_smp_processor_id();
 	e->fd = e->gate_stack = e->connect_stack = -1;
 	return e;
+}
+
+/* For what runs in the context of the task that it is about. */
+static __always_inline struct event *new_event(u8 type)
+{
+	return new_event_in(ROOM_TASK, type);
 }
 
 /*
@@ -61,7 +70,7 @@ static __always_inline void emit(void *ctx, struct event *e)
 	if (e->time_ns - l->last_ns > 100000000ULL)
 		l->first_ns = e->time_ns;
 	l->last_ns = e->time_ns;
-	l->count++;
+	__sync_fetch_and_add(&l->count, 1);
 }
 
 static __always_inline void set_caller(struct event *e)

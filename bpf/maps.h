@@ -31,6 +31,17 @@ struct call {
 	u64 kernel_sock; /* what the kernel's own connect was called for */
 };
 
+#ifdef WIRE
+/* The two ends of a SYN as they are on the wire, seen from the host that sends it. */
+struct flow_key {
+	u8 laddr[ADDR_LEN];
+	u8 raddr[ADDR_LEN];
+	u16 lport;
+	u16 rport;
+	u32 pad;
+};
+#endif
+
 /* A socket in SYN_SENT, and who owns it: END and RETRANSMIT run as strangers. */
 struct attempt {
 	u64 start_ns;
@@ -58,6 +69,9 @@ struct attempt {
 	u8 saddr[ADDR_LEN];
 	u8 daddr[ADDR_LEN];
 	char comm[COMM_LEN];
+#ifdef WIRE
+	struct flow_key wire; /* of its SYN, all zero until that left in its caller's context */
+#endif
 };
 
 /* What the tracepoints of a socket say of its two ends. */
@@ -168,15 +182,6 @@ struct half {
 };
 
 #ifdef WIRE
-/* The two ends of a SYN as they are on the wire, seen from the host that sends it. */
-struct flow_key {
-	u8 laddr[ADDR_LEN];
-	u8 raddr[ADDR_LEN];
-	u16 lport;
-	u16 rport;
-	u32 pad;
-};
-
 /* What the wire probe saw of one SYN and of what came back. */
 struct flow {
 	u64 sock; /* whose it is, with start_ns; 0 when its caller was not seen */
@@ -243,8 +248,11 @@ BPF_ARRAY(counters, u64, COUNTERS);
 BPF_HASH(calls, u32, struct call, MAX_THREADS);
 /* inserts: SYN_SENT; deletes: leaving SYN_SENT, which every socket does. */
 BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
-/* in flight by process. inserts: first SYN_SENT; deletes: last END of the process. */
-BPF_HASH(in_flight, u32, u64, MAX_ATTEMPTS);
+/*
+ * in flight by process. inserts: first SYN_SENT; deletes: exit of the process. Least recently
+ * used go first: those whose exit was not seen.
+ */
+BPF_TABLE("lru_hash", u32, u64, in_flight, MAX_THREADS);
 /* inserts: sched_switch of a wanted thread; deletes: its last sched_switch; reads: connect, user space. */
 BPF_HASH(threads, u32, struct thread, MAX_THREADS);
 /*
@@ -280,15 +288,25 @@ BPF_TABLE("lru_hash", u64, struct arrival, arrivals, MAX_ATTEMPTS);
 #ifdef WIRE
 /* Of each, least recently used go first: what is gone counts as not seen. */
 BPF_TABLE("lru_hash", struct flow_key, struct flow, flows, MAX_ATTEMPTS);
-/* By struct sock: the key of its flow. */
-BPF_TABLE("lru_hash", u64, struct flow_key, wires, MAX_ATTEMPTS);
-/* By task_struct, a key only. inserts: SYN_SENT; deletes: its SYN, the end of its connect. */
-BPF_TABLE("lru_hash", u64, struct sender, senders, 4096);
-/* Room for a key, which the stack has not. */
-BPF_PERCPU_ARRAY(wire_keys, struct flow_key, 1);
+/*
+ * By task_struct, a key only. inserts: SYN_SENT; deletes: its SYN, the end of its connect,
+ * thread exit; one a thread.
+ */
+BPF_HASH(senders, u64, struct sender, 16384);
 #endif
 BPF_PERCPU_ARRAY(halves, struct half, 2);
-BPF_PERCPU_ARRAY(scratch, struct event, 1);
+/*
+ * Room for one event, and for an attempt that is over, by who may come in between of whom.
+ * Programs of classic tracepoints never interrupt each other (bpf_prog_active); those of
+ * raw ones, in an interrupt, run in the middle of others, but never of themselves.
+ */
+enum room { ROOM_TASK = 0, ROOM_STATE = 1, ROOM_RETRANSMIT = 2, ROOM_ERROR = 3, ROOMS = 4 };
+BPF_PERCPU_ARRAY(scratch, struct event, ROOMS);
+BPF_PERCPU_ARRAY(copies, struct attempt, ROOMS);
+#ifdef WIRE
+/* As well for a key, which the stack has no room for. */
+BPF_PERCPU_ARRAY(wire_keys, struct flow_key, ROOMS);
+#endif
 BPF_STACK_TRACE(stacks, 8192);
 
 /* Filters. inserts: user space at start, new_task for children; deletes: process exit. */

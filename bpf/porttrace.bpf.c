@@ -9,6 +9,8 @@
  *   FILTER_FAMILY=f     AF_INET or AF_INET6 only
  *   HAVE_TASK_REGS      the kernel lets us read a sleeping task's registers
  *   HAVE_GROUP_DEAD     sched_process_exit says whether the process ended
+ *   HAVE_SOCK           SOCK_..._AT: where a socket keeps what its tracepoints tell, so that raw
+ *                       ones will do
  *   HAVE_ERROR_REPORT   sock:inet_sk_error_report exists
  *   WIRE                watch the wire for SYNs and their answers
  *   HAVE_DROP_REASON    skb:kfree_skb tells why
@@ -39,6 +41,7 @@ enum skb_drop_reason { SKB_DROP_REASON_UNKNOWN };
 #include "kernel.h"
 #include "process.h"
 #include "bind.h"
+#include "raw.h"
 
 /* The record of tcp_retransmit_skb has no family before Linux 5.12: set_state says it. */
 #define ENDS_OF(args)                                                        \
@@ -140,25 +143,42 @@ int on_receive_reset(struct tracepoint__tcp__tcp_receive_reset *args)
 	return 0;
 }
 
+static __always_inline bool state_tells(int from, int to)
+{
+#ifdef KERNEL_FUNCTIONS
+	if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED)
+		return true;
+#endif
+#ifdef BINDS
+	if (to == TCP_LISTEN)
+		return true;
+#endif
+	return to == TCP_SYN_SENT || from == TCP_SYN_SENT;
+}
+
+static __always_inline void set_state(void *ctx, u64 sock, struct ends *ends, int from, int to)
+{
+	if (to == TCP_SYN_SENT)
+		state_syn_sent(ctx, sock, ends);
+	else if (from == TCP_SYN_SENT)
+		state_left_syn_sent(ctx, sock, ends, to);
+#ifdef KERNEL_FUNCTIONS
+	else if (from == TCP_SYN_RECV && to == TCP_ESTABLISHED)
+		arrived(sock, ends);
+#endif
+#ifdef BINDS
+	else if (to == TCP_LISTEN)
+		listening(sock, ends);
+#endif
+}
+
 int on_set_state(struct tracepoint__sock__inet_sock_set_state *args)
 {
 	ENDS_OF(args);
 
 	ends.family = args->family;
-	if (args->protocol != IPPROTO_TCP)
-		return 0;
-	if (args->newstate == TCP_SYN_SENT)
-		state_syn_sent(args, (u64)args->skaddr, &ends);
-	else if (args->oldstate == TCP_SYN_SENT)
-		state_left_syn_sent(args, (u64)args->skaddr, &ends, args->newstate);
-#ifdef KERNEL_FUNCTIONS
-	else if (args->oldstate == TCP_SYN_RECV && args->newstate == TCP_ESTABLISHED)
-		arrived((u64)args->skaddr, &ends);
-#endif
-#ifdef BINDS
-	else if (args->newstate == TCP_LISTEN)
-		listening((u64)args->skaddr, &ends);
-#endif
+	if (args->protocol == IPPROTO_TCP && state_tells(args->oldstate, args->newstate))
+		set_state(args, (u64)args->skaddr, &ends, args->oldstate, args->newstate);
 	return 0;
 }
 
@@ -182,6 +202,54 @@ int on_error_report(struct tracepoint__sock__inet_sk_error_report *args)
 }
 #endif
 
+#ifdef HAVE_SOCK
+/* The same, where the kernel describes its sockets: cheaper, and never stepped over. */
+int on_receive_reset_raw(struct raw_args *args)
+{
+	receive_reset(args->of[0]);
+	return 0;
+}
+
+int on_set_state_raw(struct raw_args *args)
+{
+	u64 sock = args->of[0];
+	int from = args->of[1], to = args->of[2];
+	struct ends ends = {};
+
+	if (!state_tells(from, to) || sock_protocol(sock) != IPPROTO_TCP)
+		return 0;
+	read_ends(&ends, sock);
+	set_state(args, sock, &ends, from, to);
+	return 0;
+}
+
+int on_retransmit_raw(struct raw_args *args)
+{
+	u64 sock = args->of[0];
+	struct ends ends = {};
+
+	if (sock_state(sock) != TCP_SYN_SENT)
+		return 0;
+	read_ends(&ends, sock);
+	retransmit(args, sock, &ends);
+	return 0;
+}
+
+#ifdef HAVE_ERROR_REPORT
+int on_error_report_raw(struct raw_args *args)
+{
+	u64 sock = args->of[0];
+	struct ends ends = {};
+
+	if (sock_protocol(sock) != IPPROTO_TCP)
+		return 0;
+	read_ends(&ends, sock);
+	error_report(args, &ends, sock_error(sock));
+	return 0;
+}
+#endif
+#endif
+
 #ifdef WIRE
 int on_packet(struct __sk_buff *skb)
 {
@@ -194,6 +262,14 @@ int on_free_packet(struct tracepoint__skb__kfree_skb *args)
 	dropped(args->reason);
 	return 0;
 }
+
+#ifdef HAVE_SOCK
+int on_free_packet_raw(struct raw_args *args)
+{
+	dropped(args->of[2]);
+	return 0;
+}
+#endif
 #endif
 #endif
 

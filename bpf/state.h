@@ -26,15 +26,8 @@ static __always_inline u32 change_in_flight(u32 pid, int by)
 	}
 	/* Atomic, but without its result, which only Linux 5.12 and newer can give. */
 	__sync_fetch_and_add(n, by > 0 ? 1 : -1ULL);
-	if (by < 0 && (s64)*n <= 0) {
-		/*
-		 * A SYN_SENT on another CPU may slip in between: the entry is then
-		 * one short until the process is idle again. The count is a
-		 * cross-check of the one rebuilt from events, never its source.
-		 */
-		in_flight.delete(&pid);
-		return 0;
-	}
+	if ((s64)*n < 0) /* its SYN_SENT was counted, and forgotten at an exit in between */
+		*n = 0;
 	return *n;
 }
 
@@ -48,9 +41,9 @@ static __always_inline void fill_start(struct event *e, struct attempt *a, u64 s
 }
 
 /* Withheld events, sent now that the local port turned out to be wanted. */
-static __always_inline void emit_withheld(void *ctx, struct attempt *a, u64 sock)
+static __always_inline void emit_withheld(void *ctx, int room, struct attempt *a, u64 sock)
 {
-	struct event *e = new_event(EVENT_START);
+	struct event *e = new_event_in(room, EVENT_START);
 
 	if (!e)
 		return;
@@ -116,7 +109,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 
 	if (!wanted_task() || !wanted_peer(ends->daddr, ends->dport))
 		return;
-	e = new_event(EVENT_START);
+	e = new_event_in(ROOM_STATE, EVENT_START);
 	if (!e)
 		return;
 	a.start_ns = e->time_ns;
@@ -223,29 +216,43 @@ static __always_inline void keep_end(struct event *e, struct attempt *a, struct 
 
 	if (!h || !told)
 		return;
+	h->time_ns = 0; /* an error that comes in between is no half of what is half written */
 	fill_tuple(&h->tuple, ends, a->dport);
-	h->time_ns = e->time_ns;
 	h->sock = e->sock;
 	h->start_ns = a->start_ns;
 	h->owner = *a;
+	barrier();
+	h->time_ns = e->time_ns;
 	if (same_tuple(&h->tuple, &told->tuple) && e->time_ns - told->time_ns < 1000000) {
 		e->error = told->error;
 		told->time_ns = 0;
 	}
 }
 
+/* An empty attempt, which has no place on the stack; NULL never. */
+static __always_inline struct attempt *room_for_copy(int room)
+{
+	struct attempt *copy = copies.lookup(&room);
+
+	if (copy)
+		__builtin_memset(copy, 0, sizeof(*copy));
+	return copy;
+}
+
 static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends *ends, int state)
 {
-	struct attempt copy = {}, *a = attempts.lookup(&sock);
+	struct attempt *copy = room_for_copy(ROOM_STATE), *a = attempts.lookup(&sock);
 	struct event *e;
 	u64 key = sock;
 	struct flow *f;
 
+	if (!copy)
+		return;
 	if (a) {
-		copy = *a;
+		*copy = *a;
 		attempts.delete(&sock);
 		count_attempts(-1);
-	} else if (seeded(&copy, ends)) {
+	} else if (seeded(copy, ends)) {
 		struct tuple t;
 
 		fill_tuple(&t, ends, ends->dport);
@@ -254,30 +261,32 @@ static __always_inline void state_left_syn_sent(void *ctx, u64 sock, struct ends
 	} else {
 		return;
 	}
-	if (copy.silent) {
-		change_in_flight(copy.pid, -1);
+	if (copy->silent) {
+		change_in_flight(copy->pid, -1);
 		if (!wanted_local(ends->sport)) {
-			forget_call(&copy, sock);
+			forget_call(copy, sock);
+			forget_wire(copy);
 			return;
 		}
-		emit_withheld(ctx, &copy, sock);
+		emit_withheld(ctx, ROOM_STATE, copy, sock);
 	}
-	f = wire_of(ctx, &copy, sock, ends);
-	e = new_event(EVENT_END);
+	f = wire_of(ctx, ROOM_STATE, copy, sock, ends);
+	e = new_event_in(ROOM_STATE, EVENT_END);
 	if (!e)
 		return;
-	fill_owner(e, &copy, key);
-	fill_wire(e, f, &copy);
+	fill_owner(e, copy, key);
+	fill_wire(e, f, copy);
+	forget_wire(copy);
 	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
 	e->sport = ends->sport;
 	e->newstate = state;
 	e->peer_pid = bpf_get_current_pid_tgid() >> 32;
 	e->flags = in_connect_on(sock) ? FLAG_IN_CONNECT : 0;
-	if (key && !copy.silent)
-		e->in_flight = change_in_flight(copy.pid, -1);
-	e->error = copy.error;
+	if (key && !copy->silent)
+		e->in_flight = change_in_flight(copy->pid, -1);
+	e->error = copy->error;
 	if (state == TCP_CLOSE)
-		keep_end(e, &copy, ends);
+		keep_end(e, copy, ends);
 	emit(ctx, e);
 }
 
@@ -294,7 +303,7 @@ static __always_inline void error_report(void *ctx, struct ends *ends, int error
 	if (h->time_ns && same_tuple(&t, &h->tuple)) {
 		if (h->owner.error) /* END has said it already */
 			return;
-		e = new_event(EVENT_ERROR);
+		e = new_event_in(ROOM_ERROR, EVENT_ERROR);
 		if (!e)
 			return;
 		fill_owner(e, &h->owner, h->sock);
@@ -311,26 +320,26 @@ static __always_inline void error_report(void *ctx, struct ends *ends, int error
 
 static __always_inline void retransmit(void *ctx, u64 sock, struct ends *ends)
 {
-	struct attempt copy = {}, *a = attempts.lookup(&sock);
+	struct attempt *copy = room_for_copy(ROOM_RETRANSMIT), *a = attempts.lookup(&sock);
 	struct event *e;
 	struct flow *f;
 
-	if (!a && !seeded(&copy, ends))
+	if (!copy || (!a && !seeded(copy, ends)))
 		return;
 	if (a)
-		copy = *a;
+		*copy = *a;
 	if (a && a->silent) {
 		if (!wanted_local(ends->sport))
 			return;
 		a->silent = 0;
-		emit_withheld(ctx, &copy, sock);
+		emit_withheld(ctx, ROOM_RETRANSMIT, copy, sock);
 	}
-	f = wire_of(ctx, &copy, sock, ends);
-	e = new_event(EVENT_RETRANSMIT);
+	f = wire_of(ctx, ROOM_RETRANSMIT, copy, sock, ends);
+	e = new_event_in(ROOM_RETRANSMIT, EVENT_RETRANSMIT);
 	if (!e)
 		return;
-	fill_owner(e, &copy, a ? sock : 0);
-	fill_wire(e, f, &copy);
+	fill_owner(e, copy, a ? sock : 0);
+	fill_wire(e, f, copy);
 	__builtin_memcpy(e->saddr, ends->saddr, ADDR_LEN);
 	e->sport = ends->sport;
 	emit(ctx, e);

@@ -142,6 +142,19 @@ static __always_inline void thread_exit(void *ctx, bool last)
 #ifdef KERNEL_FUNCTIONS
 	accepting.delete(&tid);
 #endif
+#ifdef WIRE
+	{
+		u64 task = bpf_get_current_task();
+
+		senders.delete(&task);
+	}
+#endif
+	if (last) {
+		u64 *n = in_flight.lookup(&pid);
+
+		if (n && !*n)
+			in_flight.delete(&pid);
+	}
 	if (!wanted_task())
 		return;
 	e = new_event(EVENT_EXIT);

@@ -47,6 +47,12 @@ struct ipv4_head {
 	u8 daddr[4];
 };
 
+/* How nearly every packet begins: no options of IP. */
+struct plain_head {
+	struct ipv4_head ip;
+	struct tcp_head tcp;
+};
+
 struct ipv6_head {
 	u32 version;
 	u16 length;
@@ -146,6 +152,7 @@ static __always_inline void sent_syn(struct flow_key *key, u32 seq, bool forward
 	u64 task = bpf_get_current_task(), now = bpf_ktime_get_ns();
 	struct flow new = {.first_ns = now, .last_ns = now, .seq = seq, .count = 1};
 	struct flow *f = flows.lookup(key);
+	struct attempt *a;
 	struct sender *s;
 
 	if (f && f->seq == seq) {
@@ -162,7 +169,9 @@ static __always_inline void sent_syn(struct flow_key *key, u32 seq, bool forward
 	if (s) {
 		new.sock = s->sock;
 		new.start_ns = s->start_ns;
-		wires.update(&new.sock, key);
+		a = attempts.lookup(&new.sock);
+		if (a && a->start_ns == new.start_ns)
+			a->wire = *key;
 		senders.delete(&task);
 	}
 	flows.update(key, &new);
@@ -196,6 +205,14 @@ static __always_inline void fill_key(struct flow_key *key, const u8 *laddr, cons
 	key->rport = rport;
 }
 
+/* A SYN that leaves, or what answers one: nothing else is looked at. */
+static __always_inline bool tells(u8 flags, bool leaves)
+{
+	if (leaves)
+		return (flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) == TCP_FLAG_SYN;
+	return (flags & (TCP_FLAG_SYN | TCP_FLAG_RST)) && (flags & TCP_FLAG_ACK);
+}
+
 static __always_inline void read_tcp(struct __sk_buff *skb, struct packet *p, bool leaves)
 {
 	struct flow_key key;
@@ -204,20 +221,16 @@ static __always_inline void read_tcp(struct __sk_buff *skb, struct packet *p, bo
 
 	if (bpf_skb_load_bytes(skb, p->offset, &tcp, sizeof(tcp)))
 		return;
-	if (!(tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_RST)))
+	if (!tells(tcp.flags, leaves))
 		return;
 	source = __builtin_bswap16(tcp.source);
 	dest = __builtin_bswap16(tcp.dest);
 	if (leaves) {
-		if ((tcp.flags & (TCP_FLAG_SYN | TCP_FLAG_ACK)) != TCP_FLAG_SYN)
-			return;
 		fill_key(&key, p->saddr, p->daddr, source, dest);
 		/* what came in by a device before it leaves was not made here */
 		sent_syn(&key, __builtin_bswap32(tcp.seq), skb->ingress_ifindex != 0);
 		return;
 	}
-	if (!(tcp.flags & TCP_FLAG_ACK))
-		return;
 	fill_key(&key, p->daddr, p->saddr, dest, source);
 	got_answer(&key, __builtin_bswap32(tcp.ack) - 1,
 		   tcp.flags & TCP_FLAG_RST ? ANSWER_RST : ANSWER_SYN_ACK, 0, 0);
@@ -252,13 +265,25 @@ static __always_inline void read_icmp(struct __sk_buff *skb, struct packet *p)
 	got_answer(&key, __builtin_bswap32(tcp[1]), ANSWER_ICMP, head[0], head[1]);
 }
 
+/* Nearly all of them, told by one look: TCP in IPv4, about no connect. */
+static __always_inline bool tells_nothing(struct __sk_buff *skb, bool leaves)
+{
+	struct plain_head head;
+
+	if (skb->protocol != __builtin_bswap16(ETH_P_IP) ||
+	    bpf_skb_load_bytes(skb, 0, &head, sizeof(head)))
+		return false;
+	return head.ip.version_length == 0x45 && head.ip.protocol == NEXT_TCP &&
+	       !(head.ip.fragment & __builtin_bswap16(0x1fff)) && !tells(head.tcp.flags, leaves);
+}
+
 /* Returns the bytes that the packet socket is to keep: none. */
 static __always_inline int packet(struct __sk_buff *skb)
 {
 	bool leaves = skb->pkt_type == PACKET_OUTGOING;
 	struct packet p = {};
 
-	if (!read_packet(skb, &p))
+	if (tells_nothing(skb, leaves) || !read_packet(skb, &p))
 		return 0;
 	if (p.protocol == NEXT_TCP)
 		read_tcp(skb, &p, leaves);
@@ -308,10 +333,10 @@ static __always_inline bool same_key(struct flow_key *a, struct flow_key *b)
 }
 
 /* Another address or port on the wire than in the socket: told once, before the marks. */
-static __always_inline void emit_translated(void *ctx, struct attempt *a, u64 sock,
+static __always_inline void emit_translated(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct flow_key *key)
 {
-	struct event *e = new_event(EVENT_WIRE);
+	struct event *e = new_event_in(room, EVENT_WIRE);
 
 	if (!e)
 		return;
@@ -324,26 +349,32 @@ static __always_inline void emit_translated(void *ctx, struct attempt *a, u64 so
 }
 
 /* Returns what the wire probe knows of an attempt, or NULL; tells of translated addresses. */
-static __always_inline struct flow *wire_of(void *ctx, struct attempt *a, u64 sock,
+static __always_inline struct flow *wire_of(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct ends *ends)
 {
-	int zero = 0;
-	struct flow_key *own = wire_keys.lookup(&zero), *key = wires.lookup(&sock);
+	struct flow_key *own = wire_keys.lookup(&room), *key = &a->wire;
 	struct flow *f;
 
 	if (!own)
 		return NULL;
 	fill_key(own, ends->saddr, a->daddr, ends->sport, a->dport);
-	if (key) {
+	if (key->lport) {
 		f = flows.lookup(key);
 		if (f && f->sock == sock && f->start_ns == a->start_ns) {
 			if (!same_key(key, own))
-				emit_translated(ctx, a, sock, key);
+				emit_translated(ctx, room, a, sock, key);
 			return f;
 		}
 	}
 	f = flows.lookup(own);
 	return f && f->first_ns >= a->start_ns ? f : NULL;
+}
+
+/* The attempt is over. Room that is used again at once is warm, and nothing has to make any. */
+static __always_inline void forget_wire(struct attempt *a)
+{
+	if (a->wire.lport)
+		flows.delete(&a->wire);
 }
 
 static __always_inline void fill_wire(struct event *e, struct flow *f, struct attempt *a)
@@ -372,10 +403,14 @@ static __always_inline void wire_expects_none(void)
 {
 }
 
-static __always_inline struct flow *wire_of(void *ctx, struct attempt *a, u64 sock,
+static __always_inline struct flow *wire_of(void *ctx, int room, struct attempt *a, u64 sock,
 					    struct ends *ends)
 {
 	return NULL;
+}
+
+static __always_inline void forget_wire(struct attempt *a)
+{
 }
 
 static __always_inline void fill_wire(struct event *e, struct flow *f, struct attempt *a)

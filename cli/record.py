@@ -26,7 +26,7 @@ from porttrace.cli.running import (
     what_is_traced,
 )
 from porttrace.tracer import features
-from porttrace.tracer.event import Events, EventType
+from porttrace.tracer.event import Events, EventType, of_kinds
 from porttrace.tracer.facts import Held, Suspect
 from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.options import TraceOptions
@@ -190,7 +190,9 @@ def held_pids(events: Events) -> set[int]:
     for name in ("gate_ns", "sleep_ns"):
         begun = events[name].astype(np.int64)
         held |= (begun > 0) & (call - begun > _SUSPECT_NS)
-    held |= events["type"] == EventType.RETRANSMIT
+    held |= of_kinds(events, EventType.RETRANSMIT)
+    if not held.any():
+        return set()
     return set(np.unique(events["pid"][held]).tolist())
 
 

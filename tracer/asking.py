@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from porttrace.tracer.event import Events, EventType
+from porttrace.tracer.event import Events, EventType, of_kinds
 
 _PIDFD_GETFD = 438  # the same on every architecture
 _ASKED_AT_ONCE_S = 0.02
@@ -36,8 +36,7 @@ def ask(events: Events, within_s: float = _ASKED_AT_ONCE_S) -> None:
 
     Takes at most about `within_s` where there are many: what is left then stays unknown.
     """
-    kinds = events["type"]
-    ours = (kinds == EventType.BIND) | (kinds == EventType.LISTEN)
+    ours = of_kinds(events, EventType.BIND, EventType.LISTEN)
     if not ours.any():
         return
     no_port = (events["error"] == 0) & (events["dport"] == 0)
@@ -56,10 +55,11 @@ def without_unwanted(events: Events, ports: frozenset[int]) -> Events:
 
     The kernel program cannot know that port. Without `ports` all are wanted.
     """
-    kinds = events["type"]
-    chosen = (kinds == EventType.BIND) | (kinds == EventType.LISTEN)
+    if not ports:
+        return events
+    chosen = of_kinds(events, EventType.BIND, EventType.LISTEN)
     chosen &= (events["sport"] == 0) & (events["error"] == 0)
-    if not ports or not chosen.any():
+    if not chosen.any():
         return events
     wanted: Events = events[~chosen | np.isin(events["dport"], list(ports))]
     return wanted

@@ -20,7 +20,7 @@ from pathlib import Path
 from porttrace.tracer import namespaces
 from porttrace.tracer.capabilities import names
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
-from porttrace.tracer.offsets import netns_flags
+from porttrace.tracer.offsets import netns_flags, sock_flags
 
 ROOT = Path("/")
 
@@ -140,7 +140,8 @@ def compile_flags(root: Path = ROOT) -> tuple[str, ...]:
         flags.append("-DHAVE_ERROR_REPORT")
     if has_field("skb:kfree_skb", "reason", root):
         flags.append("-DHAVE_DROP_REASON")
-    return (*flags, *netns_flags(root / "sys/kernel/btf/vmlinux"))
+    vmlinux = root / "sys/kernel/btf/vmlinux"
+    return (*flags, *netns_flags(vmlinux), *sock_flags(vmlinux))
 
 
 def has_btf(root: Path = ROOT) -> bool:

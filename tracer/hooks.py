@@ -38,6 +38,17 @@ class Hook:
     flag: str = ""
     chosen: str = ""
 
+    @property
+    def raw(self) -> str:
+        """The program for the raw tracepoint of the same name, "" where there is none."""
+        return f"{self.program}_raw" if self.program in _RAW else ""
+
+
+# They run at interrupts, too, where the program of a classic tracepoint is stepped over when
+# another one is at work (trace_call_bpf in kernel/trace/bpf_trace.c); a raw one is not.
+_RAW = ("on_set_state", "on_receive_reset", "on_retransmit", "on_error_report", "on_free_packet")
+RAW_FLAG = "-DHAVE_SOCK"
+"""The -D flag that the programs for raw tracepoints are compiled with."""
 
 _EARLY = "connects that fail before the SYN are not seen"
 _NAMELESS = "some errors have no number"

@@ -21,7 +21,7 @@ from porttrace.tracer.asking import ask, without_unwanted
 from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.descriptors import make_room
-from porttrace.tracer.event import EVENT, Events, EventType, no_events
+from porttrace.tracer.event import EVENT, Events, EventType, no_events, of_kinds, together
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
@@ -180,14 +180,16 @@ class LiveTrace:
         started_ns, events = joined(self._reader.take(0))
         ask(events)
         ready = self._order.push(self._with_made(events), started_ns)
-        return self._round(events, np.concatenate([ready, self._order.drain()]))
+        return self._round(events, together([ready, self._order.drain()]))
 
     def _with_made(self, events: Events) -> Events:
         parts = [self._made, events, self._loss_events()]
         self._made = no_events()
-        return np.concatenate(parts)
+        return together(parts)
 
     def _round(self, events: Events, ready: Events) -> Round:
+        if not len(events) and not len(ready):
+            return self._quiet_round()
         stacks = self._new_stacks(ready)
         ready = with_origins(self._without_false_gates(ready), self._stacks)
         ready = without_unwanted(ready, self.options.local_ports)
@@ -197,12 +199,21 @@ class LiveTrace:
         samples = self._sampler.taken()
         return Round(ready, self._order.watermark_ns, new, stacks, looked, samples)
 
+    def _quiet_round(self) -> Round:
+        looked = self._lookups.taken() if self._lookups else ()
+        first, self._first = self._first, {}
+        samples = self._sampler.taken()
+        return Round(no_events(), self._order.watermark_ns, first, {}, looked, samples)
+
     def _want_samples(self, events: Events) -> None:
         # No port: whose are they now? A SYN lost: is the queue full, here on this host?
-        failed = (events["type"] == EventType.END) | (events["type"] == EventType.RETURN)
+        failed = of_kinds(events, EventType.END, EventType.RETURN)
         if (failed & (np.abs(events["error"]) == errno.EADDRNOTAVAIL)).any():
             self._sampler.hurry()
-        lost = events[np.flatnonzero(events["type"] == EventType.RETRANSMIT)[:_MOST_LOST]]
+        again = np.flatnonzero(of_kinds(events, EventType.RETRANSMIT))
+        if not len(again):
+            return
+        lost = events[again[:_MOST_LOST]]
         for pid in np.unique(lost["pid"]).tolist():
             process = self._known.get(pid)
             if process:
@@ -212,6 +223,8 @@ class LiveTrace:
 
     def _loss_events(self) -> Events:
         losses = self.probe.losses()
+        if not losses:
+            return no_events()
         events = _made_event(EventType.LOSS, 0, len(losses))
         for event, (cpu, count, first_ns, last_ns) in zip(events, losses, strict=True):
             event["cpu"], event["in_flight"] = cpu, count
@@ -252,10 +265,9 @@ class LiveTrace:
         return processes.read_process(pid, name_of=self._names.of)
 
     def _new_stacks(self, events: Events) -> dict[int, tuple[str, ...]]:
-        ids = np.union1d(events["gate_stack"], events["connect_stack"])
-        new = {
-            int(i): self.probe.stack(int(i)) for i in ids if i >= 0 and int(i) not in self._stacks
-        }
+        stacks = [events[name][events[name] >= 0] for name in ("gate_stack", "connect_stack")]
+        ids = np.unique(np.concatenate(stacks))
+        new = {int(i): self.probe.stack(int(i)) for i in ids if int(i) not in self._stacks}
         self._stacks.update(new)
         return new
 
@@ -400,6 +412,6 @@ def _first_line(path: Path) -> str:
 
 
 def _pids(events: Events, *types: int) -> list[int]:
-    kinds = types or tuple(kind for kind in EventType if kind not in _OF_NOBODY)
-    pids: list[int] = np.unique(events["pid"][np.isin(events["type"], kinds)]).tolist()
+    those = of_kinds(events, *types) if types else ~of_kinds(events, *_OF_NOBODY)
+    pids: list[int] = np.unique(events["pid"][those]).tolist() if those.any() else []
     return pids

@@ -8,7 +8,7 @@ flight for a whole round. (The rule is that of perf's ordered events.)
 
 import numpy as np
 
-from porttrace.tracer.event import Events, no_events
+from porttrace.tracer.event import Events, no_events, together, where
 
 FOREVER_NS = 1 << 62
 """A watermark that everything is older than."""
@@ -28,10 +28,14 @@ class FinishedRounds:
         Returns the events that are final now, sorted by time_ns.
         """
         self.watermark_ns, self._round_ns = self._round_ns, round_start_ns
-        everything = np.concatenate([self._waiting, events]) if len(events) else self._waiting
-        final = everything["time_ns"] <= self.watermark_ns
-        self._waiting = everything[~final]
-        return _sorted(everything[final])
+        waited, self._waiting = self._waiting, no_events()
+        return _sorted(together([self._final(waited), self._final(events)]))
+
+    def _final(self, events: Events) -> Events:
+        # Those of `events` that are; the others wait behind those that wait already.
+        final = events["time_ns"] <= self.watermark_ns
+        self._waiting = together([self._waiting, where(events, ~final)])
+        return where(events, final)
 
     def drain(self) -> Events:
         """Return everything that is left, sorted, at the end of a trace: nothing comes after."""
@@ -41,4 +45,7 @@ class FinishedRounds:
 
 
 def _sorted(events: Events) -> Events:
-    return events[np.argsort(events["time_ns"], kind="stable")]
+    times = np.ascontiguousarray(events["time_ns"])
+    if (times[1:] >= times[:-1]).all():
+        return events
+    return events.take(np.argsort(times, kind="stable"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from porttrace.tracer.event import Events, EventType, Origin
+from porttrace.tracer.event import Events, EventType, Origin, of_kinds
 
 # Function names, and the way around connect(2) that runs through them.
 _WAYS = (
@@ -20,6 +20,7 @@ _WAYS = (
     (("__sys_connect", "__x64_sys_connect", "__ia32_sys_connect", "__arm64_sys_connect"),
      Origin.CONNECT),
 )  # fmt: skip
+_UNKNOWN = int(Origin.UNKNOWN)  # numpy takes its time to see that an enum is a number
 
 
 def origin_of(frames: tuple[str, ...]) -> int:
@@ -35,8 +36,10 @@ def with_origins(events: Events, stacks: Mapping[int, tuple[str, ...]]) -> Event
 
     That stack is no hold: it is taken out of `connect_stack`. Changes `events` in place.
     """
-    asked = np.isin(events["type"], (EventType.START, EventType.RETURN))
-    asked &= (events["origin"] == Origin.UNKNOWN) & (events["connect_stack"] >= 0)
+    asked = of_kinds(events, EventType.START, EventType.RETURN)
+    asked &= (events["origin"] == _UNKNOWN) & (events["connect_stack"] >= 0)
+    if not asked.any():
+        return events
     for stack in np.unique(events["connect_stack"][asked]).tolist():
         those = asked & (events["connect_stack"] == stack)
         events["origin"][those] = origin_of(stacks.get(stack, ()))

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.tracer.errors import NotPermittedError, PorttraceError
-from porttrace.tracer.event import EVENT, Events, no_events
+from porttrace.tracer.event import EVENT, Events, copied, together
 
 _PAGE = mmap.PAGESIZE
 _RING_BYTES, _TOTAL_BYTES = 4 << 20, 64 << 20
@@ -98,8 +98,11 @@ class PerfBuffer:
 
     def read(self) -> Events:
         """Return every record there is: each CPU's in order, CPU after CPU."""
-        parts = [part for ring in self._rings for part in decode(ring.take())]
-        return np.concatenate(parts) if parts else no_events()
+        parts = [part for ring in self._rings for part in decode(ring.peek())]
+        events = copied(parts[0]) if len(parts) == 1 else together(parts)
+        for ring in self._rings:
+            ring.advance()
+        return events
 
     def close(self) -> None:
         """Unmap and close every ring."""
@@ -108,8 +111,8 @@ class PerfBuffer:
         self._rings = []
 
 
-def decode(data: bytes) -> Iterator[Events]:
-    """Yield the records in the bytes of one ring, a run at a time.
+def decode(data: bytes | memoryview) -> Iterator[Events]:
+    """Yield the records in the bytes of one ring, a run at a time; they are those bytes, no copy.
 
     Anything else in between (notices of loss: the exact count is kept in the kernel)
     is stepped over; a record that is cut or damaged ends the round.
@@ -132,12 +135,12 @@ def decode(data: bytes) -> Iterator[Events]:
         ahead *= 4
 
 
-def _run(data: bytes, offset: int, most: int) -> Events:
+def _run(data: bytes | memoryview, offset: int, most: int) -> Events:
     count = min((len(data) - offset) // _STRIDE, most)
     run = np.frombuffer(data, _RECORD, count, offset)
     fits = (run["type"] == _RECORD_SAMPLE) & (run["size"] == _STRIDE)
     length = count if fits.all() else int(np.argmin(fits))
-    return np.ascontiguousarray(run["event"][:length])
+    return run["event"][:length]
 
 
 class _Ring:
@@ -152,26 +155,33 @@ class _Ring:
                 f"cannot map {pages} pages for the perf buffer of CPU {cpu}: {error.strerror}",
                 "raise the limit of locked memory (ulimit -l unlimited)",
             ) from None
+        self._head = 0  # up to where was peeked
         self._barrier = threading.Lock()
         self._barrier.acquire()
         fcntl.ioctl(self.fd, _ENABLE, 0)
 
-    def take(self) -> bytes:
-        """Return what lies between tail and head, in one piece; the kernel may reuse it then."""
+    def peek(self) -> bytes | memoryview:
+        """Return what lies between tail and head, in one piece, good until `advance`."""
         (head,) = struct.unpack("<Q", self._map[_HEAD])
         (tail,) = struct.unpack("<Q", self._map[_TAIL])
+        self._head = head
         if head == tail:
             return b""
-        # Data must not be read before head: a release and an acquire keep that order.
-        self._barrier.release()
-        self._barrier.acquire()
+        self._keep_order()
         begin, end = tail % self._size, head % self._size
         if begin < end:
-            data = self._map[_PAGE + begin : _PAGE + end]
-        else:
-            data = self._map[_PAGE + begin :] + self._map[_PAGE : _PAGE + end]
-        self._map[_TAIL] = struct.pack("<Q", head)
-        return data
+            return memoryview(self._map)[_PAGE + begin : _PAGE + end]
+        return self._map[_PAGE + begin :] + self._map[_PAGE : _PAGE + end]
+
+    def advance(self) -> None:
+        """Let the kernel have the room of what was peeked."""
+        self._keep_order()
+        self._map[_TAIL] = struct.pack("<Q", self._head)
+
+    def _keep_order(self) -> None:
+        # Data is not read before head, nor after tail is written: a release and an acquire.
+        self._barrier.release()
+        self._barrier.acquire()
 
     def close(self) -> None:
         self._map.close()

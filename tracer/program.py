@@ -5,13 +5,14 @@ and is taken when that one is refused. The class of bcc is an argument: only pro
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from porttrace.tracer.features import find_tracefs
-from porttrace.tracer.hooks import MAX_RETURNS, Hook, hooks_of
+from porttrace.tracer.hooks import MAX_RETURNS, RAW_FLAG, Hook, hooks_of
 from porttrace.tracer.kprobes import Definitions, definition_of, remove_leftovers
 from porttrace.tracer.layout import KERNEL_TREE
 
@@ -21,6 +22,7 @@ _FUNCTION_PROGRAMS = {
     "fexit": ("kretfunc__vmlinux__", "kretfunc__"),
 }
 NO_WIRE = "the wire is not seen: what becomes of a SYN after it was sent is not told"
+_LOAD_AGAIN = 5
 _REGISTERS = "-DHAVE_TASK_REGS"
 # Where inet_csk_accept has its result when no helper tells: behind its arguments, four of
 # them before Linux 6.10 and two since. The kernel's verifier refuses a wrong one.
@@ -71,6 +73,12 @@ class Program:
 
     def _attach(self, hook: Hook) -> None:
         name = self.names[hook]
+        if name == hook.raw:
+            with contextlib.suppress(Exception):
+                event = hook.event.partition(":")[2]
+                self.bpf.attach_raw_tracepoint(tp=event.encode(), fn_name=name.encode())
+                return
+            name = self.names[hook] = _load_one(self.bpf, hook)
         attach: dict[str, Callable[[], Any]] = {
             "tracepoint": lambda: self.bpf.attach_tracepoint(tp=hook.event, fn_name=name),
             "fentry": lambda: self.bpf.attach_kfunc(fn_name=name),
@@ -191,7 +199,7 @@ def _load_all(program: Program) -> None:
             program.missing.append(hook.cost)
             continue
         try:
-            program.names[hook] = _load_one(program.bpf, hook)
+            program.names[hook] = _load_raw(program, hook) or _load_one(program.bpf, hook)
         except Exception as error:
             if not hook.cost or _has_another_way(hook, program.flags):
                 name = hook.program or hook.event
@@ -220,19 +228,41 @@ def _has_another_way(hook: Hook, flags: list[str]) -> bool:
     return hook.kind == "fexit" and hook.event == "inet_csk_accept" and _RESULT_AT[-1] not in flags
 
 
+def _load_raw(program: Program, hook: Hook) -> str:
+    # "" where there is none, or where this kernel (or bcc) has no raw tracepoints.
+    if hook.raw and RAW_FLAG in program.flags:
+        with contextlib.suppress(Exception):
+            _load_func(program.bpf, hook.raw, program.bpf.RAW_TRACEPOINT)
+            return hook.raw
+    return ""
+
+
 def _load_one(bpf: Any, hook: Hook) -> str:
     if hook.kind in _FUNCTION_PROGRAMS:
         return _load_function_program(bpf, hook)
     kind = bpf.TRACEPOINT if hook.kind == "tracepoint" else bpf.KPROBE
-    bpf.load_func(hook.program, kind)
+    _load_func(bpf, hook.program, kind)
     return hook.program
+
+
+# A signal ends the kernel's check of a program with EAGAIN (bpf_check in kernel/bpf/verifier.c).
+def _load_func(bpf: Any, name: str, kind: int) -> None:
+    for _ in range(_LOAD_AGAIN):
+        try:
+            bpf.load_func(name, kind)
+        except Exception as error:
+            if os.strerror(errno.EAGAIN) not in str(error):
+                raise
+        else:
+            return
+    bpf.load_func(name, kind)
 
 
 def _load_function_program(bpf: Any, hook: Hook) -> str:
     for prefix in _FUNCTION_PROGRAMS[hook.kind]:
         name = prefix + hook.event
         try:
-            bpf.load_func(name, bpf.TRACING)
+            _load_func(bpf, name, bpf.TRACING)
         except Exception as error:
             if "Unknown program" not in str(error):
                 raise

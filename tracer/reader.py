@@ -8,9 +8,7 @@ import threading
 import time
 from collections import deque
 
-import numpy as np
-
-from porttrace.tracer.event import EVENT, Events, no_events
+from porttrace.tracer.event import EVENT, Events, no_events, together
 from porttrace.tracer.memory import most_waiting, spare_bytes
 from porttrace.tracer.probe import Probe
 
@@ -72,4 +70,4 @@ def joined(rounds: list[tuple[int, Events]]) -> tuple[int, Events]:
     """Return several rounds as one: the start of the last, and all events."""
     if not rounds:
         return 0, no_events()
-    return rounds[-1][0], np.concatenate([events for _, events in rounds])
+    return rounds[-1][0], together([events for _, events in rounds])

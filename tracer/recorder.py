@@ -16,7 +16,7 @@ import numpy as np
 
 from porttrace.tracer.beside import Beside, End, TraceHeader, trimmed
 from porttrace.tracer.errors import PorttraceError
-from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events
+from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events, together
 from porttrace.tracer.facts import Held, Looked, Process, Sample, Suspect
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 from porttrace.tracer.memory import most_waiting, spare_bytes
@@ -36,7 +36,7 @@ class Pace:
     """How much is written at once, and how much may wait."""
 
     flush_s: float = 0.2
-    least_rows: int = 2048  # a batch is written when so many wait
+    least_rows: int = 16_384  # a batch is written sooner when so many wait
     most_rows: int = 16_384  # and has no more than these
     queue_bytes: int = 64 << 20
 
@@ -163,7 +163,7 @@ class Recorder:
         return not stopped
 
     def _write(self, taken: _Waiting) -> None:
-        events = np.concatenate(taken.events) if taken.events else no_events()
+        events = together(taken.events)
         self.events += len(events)
         self.lost += lost_in(events)
         most = self._pace.most_rows

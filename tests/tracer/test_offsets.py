@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from porttrace.tracer.offsets import VMLINUX, netns_flags, offset_of
+from porttrace.tracer.offsets import VMLINUX, netns_flags, offset_of, sock_flags
 
 FIELDS = [("task_struct", "nsproxy"), ("nsproxy", "net_ns"), ("net", "ns"), ("ns_common", "inum")]
 
 
 def test_a_host_without_btf_has_no_flags(tmp_path: Path) -> None:
-    assert netns_flags(tmp_path / "none") == ()
+    assert netns_flags(tmp_path / "none") == sock_flags(tmp_path / "none") == ()
     (tmp_path / "short").write_bytes(b"\x9f\xeb\x01")
     (tmp_path / "other").write_bytes(bytes(64))
-    assert netns_flags(tmp_path / "short") == netns_flags(tmp_path / "other") == ()
+    for name in ("short", "other"):
+        assert netns_flags(tmp_path / name) == sock_flags(tmp_path / name) == ()
 
 
 @pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
@@ -43,3 +44,20 @@ def test_they_are_what_bpftool_reads() -> None:
         line = next(each for each in members if f"'{field}' " in each)
         bits = int(line.partition("bits_offset=")[2].split()[0])
         assert offset_of(data, kind, field) == bits // 8
+
+
+@pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
+def test_members_of_what_has_no_name_are_found() -> None:
+    # struct sock_common: 8 bytes of addresses and 4 of hashes, then the ports, in unions
+    data = VMLINUX.read_bytes()
+    daddr = offset_of(data, "sock_common", "skc_daddr")
+    assert offset_of(data, "sock_common", "skc_rcv_saddr") == (daddr or 0) + 4
+    dport = offset_of(data, "sock_common", "skc_dport")
+    assert daddr is not None and dport is not None
+    assert offset_of(data, "sock_common", "skc_num") == dport + 2
+    assert sock_flags()[0] == "-DHAVE_SOCK"
+
+
+@pytest.mark.skipif(not VMLINUX.exists(), reason="this kernel has no BTF")
+def test_a_bit_field_has_no_place() -> None:
+    assert offset_of(VMLINUX.read_bytes(), "sock_common", "skc_reuse") is None

@@ -16,7 +16,7 @@ FLAGS = [
 class FakeBpf:
     """bcc's class as far as loading goes; `refuses` decides what the kernel will not have."""
 
-    TRACEPOINT, KPROBE, TRACING, SOCKET_FILTER = 5, 2, 26, 1
+    TRACEPOINT, KPROBE, TRACING, SOCKET_FILTER, RAW_TRACEPOINT = 5, 2, 26, 1, 17
     module = ""  # what this bcc puts between its prefix and the function's name
     compiled: ClassVar[list[list[str]]]
     refuses: ClassVar[dict[str, Any]]
@@ -39,6 +39,9 @@ class FakeBpf:
 
     def attach_tracepoint(self, tp: str, fn_name: str) -> None:
         self._attach("tracepoint", tp)
+
+    def attach_raw_tracepoint(self, tp: bytes, fn_name: bytes) -> None:
+        self._attach("raw", tp.decode(), fn_name.decode())
 
     def attach_kfunc(self, fn_name: str) -> None:
         self._attach("fentry", fn_name)
@@ -77,6 +80,48 @@ def test_a_willing_kernel_gets_every_hook_at_the_first_try(mode: str) -> None:
     assert len(kind.compiled) == 1 and "-DHAVE_TASK_REGS" in kind.compiled[0]
     assert (f"-D{mode.upper()}" in kind.compiled[0]) == (mode != "tracepoint")
     assert len(program.bpf.attached) == len(hooks_of(mode)) and program.missing == []
+
+
+def loaded_raw(kind: type[FakeBpf]) -> Program:
+    program = load(kind, "text", [*FLAGS, "-DHAVE_SOCK"], "tracepoint")
+    program.attach()
+    return program
+
+
+def test_raw_tracepoints_are_taken_where_sockets_are_described() -> None:
+    program = loaded_raw(bpf())
+    raw = [what for what in program.bpf.attached if what[0] == "raw"]
+    assert ("raw", "inet_sock_set_state", "on_set_state_raw") in raw and len(raw) == 5
+    assert ("tracepoint", "sock:inet_sock_set_state") not in program.bpf.attached
+    assert len(program.bpf.attached) == len(hooks_of("tracepoint")) and program.missing == []
+
+
+@pytest.mark.parametrize(
+    "refuses",
+    [{"on_set_state_raw": lambda _: True}, {"attach": ("inet_sock_set_state",)}],
+    ids=["load", "attach"],
+)
+def test_the_classic_tracepoint_is_taken_where_the_raw_one_is_refused(refuses: Any) -> None:
+    program = loaded_raw(bpf(**refuses))
+    kinds = {what[1]: what[0] for what in program.bpf.attached}
+    assert kinds["sock:inet_sock_set_state"] == "tracepoint"
+    assert kinds["tcp_receive_reset"] == "raw"
+    assert "on_set_state" in program.names.values() and program.missing == []
+
+
+def test_a_signal_in_the_middle_of_loading_is_no_refusal() -> None:
+    class Interrupted(FakeBpf):
+        compiled: ClassVar[list[list[str]]] = []
+        refuses: ClassVar[dict[str, Any]] = {}
+        times = 2
+
+        def load_func(self, name: str, kind: int) -> Any:
+            if name == "on_connect_enter" and type(self).times:
+                type(self).times -= 1
+                raise Exception(f"Failed to load {name}: Resource temporarily unavailable")
+            return super().load_func(name, kind)
+
+    assert loaded("tracepoint", Interrupted).missing == [] and Interrupted.times == 0
 
 
 def test_without_the_wire_all_else_goes_on() -> None:
