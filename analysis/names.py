@@ -65,11 +65,6 @@ def duration(ns: float) -> str:
     return "under 1 ms"
 
 
-def ruleset(pid: int) -> str:
-    """Return the command that shows the packet filter which the connects of a process pass."""
-    return f"nsenter -t {pid} -n nft list ruleset"
-
-
 def drop_reason(number: int, reasons: Mapping[str, str]) -> str:
     """Return the kernel's name for why it freed a packet, "" for 0. `reasons`: of `Host`."""
     return reasons.get(str(number), f"reason {number}") if number else ""

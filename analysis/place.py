@@ -29,3 +29,9 @@ def within(trace: Trace, netns: int, likely: Iterable[int] = ()) -> str:
     pids = (*likely, *(each.pid for each in samples), *sorted(inside))
     alive = next((pid for pid in pids if pid and pid not in trace.exits), 0)
     return f"nsenter -t {alive} -n " if alive else NOBODY
+
+
+def ruleset(trace: Trace, pid: int) -> str:
+    """Return the command that shows the packet filter which the connects of a process pass."""
+    process = trace.processes.get(pid)
+    return f"{within(trace, process.netns if process else 0, [pid])}nft list ruleset"

@@ -25,6 +25,7 @@ from porttrace.analysis.findings import counted
 from porttrace.analysis.findings import limited_wording as wording
 from porttrace.analysis.findings.parties import NAMED, party, suspects
 from porttrace.analysis.model import Attempts, Finding, Hypothesis, Party, Trace
+from porttrace.analysis.place import ruleset
 from porttrace.analysis.rows import take
 from porttrace.analysis.scope import FIRM_P, LIKELY_P, NARROW, WIDE
 from porttrace.analysis.wire import wire_mark, wire_seen
@@ -168,7 +169,14 @@ def _finding(limit: Limit) -> Finding:
         victims=tuple(_victim(limit, int(row)) for row in limit.denied_rows()[:NAMED]),
         blockers=ahead,
         suspects=suspects(limit.trace, pids, limit.place or "egress"),
-        advice=wording.advice(found, limit.denied, limit.place, others, ahead),
+        advice=wording.advice(
+            found,
+            limit.denied,
+            limit.place,
+            others,
+            ahead,
+            ruleset(limit.trace, int(limit.denied["pid"][-1])),
+        ),
     )
 
 

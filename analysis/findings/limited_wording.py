@@ -74,14 +74,15 @@ def advice(
     place: str,
     others: Sequence[str],
     blockers: tuple[Party, ...],
+    ruleset: str,
 ) -> tuple[str, ...]:
     """Return what to do: first what helps at once, then the cure.
 
-    `others` are the scopes that fit as well as that of `found`.
+    `others` are the scopes that fit as well as that of `found`; `ruleset` is the command that shows
+    the packet filter.
     """
-    pid = int(denied["pid"][-1])
     limit = f"(now {found.slots} {counted.per(found.scope, others)})"
-    rules = f"'{names.ruleset(pid)}' shows 'ct count'"
+    rules = f"'{ruleset}' shows 'ct count'"
     whose = {
         "gate": "Find the product of the seccomp supervisor or filter among what can interpose",
         "connect": "Find whose BPF program at the control group, security module or kernel module"

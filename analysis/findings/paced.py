@@ -22,6 +22,7 @@ from porttrace.analysis.groups import Place, counts_are_off, kernel_places, stan
 from porttrace.analysis.model import Attempts, Finding, Outcome, Party, Trace
 from porttrace.analysis.pace import Pace, paces
 from porttrace.analysis.pairs import parts_by_key
+from porttrace.analysis.place import ruleset
 from porttrace.analysis.rows import take
 from porttrace.analysis.scope import FIRM_P, LIKELY_P, WIDE
 from porttrace.analysis.wire import wire_mark, wire_seen
@@ -115,6 +116,7 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
     pids = _pids_of(trace, rows)
     scopes = counted.alike(trace, pace.scope, rows)
     others = counted.rivals(pace.scope, scopes)
+    rules = ruleset(trace, pids[0])
     return Finding(
         rule=RULE,
         severity="critical" if total_s >= _CRITICAL_S else "warning",
@@ -141,7 +143,7 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
         hypotheses=wording.held_hypotheses(trace, pace, lone),
         victims=_victims(trace, rows, waits),
         suspects=suspects(trace, pids, at.name),
-        advice=wording.held_advice(pace, at.name, most_to(trace, rows), others, pids[0]),
+        advice=wording.held_advice(pace, at.name, most_to(trace, rows), others, rules),
     )
 
 
@@ -297,6 +299,7 @@ def _of_dropped(trace: Trace, dropped: Dropped) -> Finding:
     pids = _pids_of(trace, rows)
     scopes = counted.alike(trace, dropped.scope, dropped.rows)
     others = counted.rivals(dropped.scope, scopes)
+    rules = ruleset(trace, pids[0])
     return Finding(
         rule=RULE,
         severity="critical" if total_s >= _CRITICAL_S else "warning",
@@ -323,7 +326,7 @@ def _of_dropped(trace: Trace, dropped: Dropped) -> Finding:
         hypotheses=wording.dropped_hypotheses(trace, dropped.found, several),
         victims=_victims(trace, rows, waits),
         suspects=suspects(trace, pids, place or "egress"),
-        advice=wording.dropped_advice(dropped, place, most_to(trace, rows), others, pids[0]),
+        advice=wording.dropped_advice(dropped, place, most_to(trace, rows), others, rules),
     )
 
 

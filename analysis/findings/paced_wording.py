@@ -96,11 +96,11 @@ def settle_held(lone: bool, scope: str, others: Sequence[str]) -> str:
 
 
 def held_advice(
-    pace: Pace, place: str, to: str, others: Sequence[str], pid: int
+    pace: Pace, place: str, to: str, others: Sequence[str], ruleset: str
 ) -> tuple[str, ...]:
     """Return what to do: first what helps at once, then the cure. `to`: where most of them went."""
     limit = f"(now {_rate(1e9 / pace.gap_ns)} {counted.per(pace.scope, others)})"
-    queue = f"look for queue and limit in '{names.ruleset(pid)}' and find who reads the queue"
+    queue = f"look for queue and limit in '{ruleset}' and find who reads the queue"
     whose = {
         "gate": "find the product of the supervisor that answers its system calls",
         "egress": queue,
@@ -154,10 +154,10 @@ def settle_dropped(place: str, scope: str, others: Sequence[str]) -> str:
 
 
 def dropped_advice(
-    dropped: Dropped, place: str, to: str, others: Sequence[str], pid: int
+    dropped: Dropped, place: str, to: str, others: Sequence[str], ruleset: str
 ) -> tuple[str, ...]:
     """Return what to do: first what helps at once, then the cure. `to`: where most of them went."""
-    here = f"a rule of this host ('{names.ruleset(pid)}' shows 'limit rate')"
+    here = f"a rule of this host ('{ruleset}' shows 'limit rate')"
     there = "a firewall on the way, or at the other end"
     where = {"egress": here, "network": there}.get(place, f"{here}, or {there}")
     limit = f"(now {_rate(dropped.found.rate)} {counted.per(dropped.scope, others)})"

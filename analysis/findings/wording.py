@@ -8,6 +8,7 @@ from porttrace.analysis import names
 from porttrace.analysis.findings import counted
 from porttrace.analysis.findings.alternatives import Case
 from porttrace.analysis.model import Outcome, Party, Suspect
+from porttrace.analysis.place import ruleset
 from porttrace.analysis.scope import ScopeResult
 
 STOPPED = {
@@ -156,7 +157,7 @@ def _ask(place: str) -> str:
 
 
 def _cure(case: Case, limit: str, best: Suspect | None) -> str:
-    pid = int(case.attempts()["pid"][0])
+    rules = ruleset(case.trace, int(case.attempts()["pid"][0]))
     raised = f"raise its limit of connect attempts {limit}"
     known = f", likely that of pid {best.pid}," if best and best.pid else ""
     return {
@@ -166,12 +167,12 @@ def _cure(case: Case, limit: str, best: Suspect | None) -> str:
         f" and {raised}, or have this program exempted.",
         "connect": "For good: find out whose function, BPF program or module the stack above runs"
         f" through{known} and {raised}, or have this program exempted.",
-        "egress": f"For good: look for queue, limit and 'ct count' in '{names.ruleset(pid)}', find"
+        "egress": f"For good: look for queue, limit and 'ct count' in '{rules}', find"
         f" who put it there or reads the queue{known} and {raised}, or have this program exempted.",
         "network": "For good: the SYNs leave this host, so the limit lies behind it. Ask for a"
         f" limit of half-open connections per source, and {raised}. Processes it cannot see: it"
         " counts addresses.",
-        "ingress": f"For good: look for queue and limit in '{names.ruleset(pid)}', find who put it"
+        "ingress": f"For good: look for queue and limit in '{rules}', find who put it"
         f" there or reads the queue{known} and {raised}, or have this program exempted.",
     }[case.place]
 

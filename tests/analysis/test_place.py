@@ -6,7 +6,7 @@ import pytest
 
 from porttrace.analysis.findings.exhaustion import ephemeral_exhaustion
 from porttrace.analysis.model import Outcome, Sample, Trace
-from porttrace.analysis.place import within
+from porttrace.analysis.place import ruleset, within
 
 from .findings.shortages import NETNS, QUIET, TO, counted, of_namespace, use
 from .simulate import S
@@ -55,3 +55,10 @@ def test_a_finding_names_nobody_who_is_dead() -> None:
     (finding,) = ephemeral_exhaustion(trace_of(*named, exits=(7,)), ())
     assert "ip netns exec blue ss -tnp" in finding.advice[0]
     assert "nsenter" not in "".join(finding.advice)
+
+
+def test_the_packet_filter_of_a_process_is_shown_by_somebody_alive() -> None:
+    trace = trace_of(QUIET, exits=(99,))
+    trace = replace(trace, processes={99: replace(trace.processes[7], pid=99)})
+    assert ruleset(trace, 99) == "nsenter -t 7 -n nft list ruleset"
+    assert ruleset(trace, 98) == "nsenter -t 98 -n nft list ruleset"
