@@ -62,15 +62,18 @@ def _bcc(name: str) -> Callable[[Path, int], list[str]]:
     return lambda out, pid: ["/usr/bin/python3", "-u", shutil.which(name) or name]
 
 
-_RECORD = ("record", "--force", "-o", "{out}")
+_BOUNDED = ("-d", "10m")  # it ends by itself, should nobody be left to end it
+_RECORD = ("record", "--force", "-o", "{out}", *_BOUNDED)
 COUNT = Tool("count in the kernel", lambda *_: [sys.executable, str(HERE / "count.py")],
              ready="ready")  # fmt: skip
 PORTTRACE = (
     Tool("porttrace record", _porttrace(*_RECORD), ready="Recording"),
     Tool("porttrace record --no-wire", _porttrace(*_RECORD, "--no-wire"), ready="Recording"),
     Tool("porttrace record --pid", _porttrace(*_RECORD, "--pid", "{pid}"), ready="Recording"),
-    Tool("porttrace (live)", _porttrace("live"), ready="Tracing"),
-    Tool("porttrace --pid (live)", _porttrace("live", "--pid", "{pid}"), ready="Tracing"),
+    Tool("porttrace (live)", _porttrace("live", *_BOUNDED), ready="Tracing"),
+    Tool(
+        "porttrace --pid (live)", _porttrace("live", *_BOUNDED, "--pid", "{pid}"), ready="Tracing"
+    ),
 )
 PEERS = (
     Tool("perf record", _words("perf", "record", "-q", "-a", "-e", _STATES, "-o", "{out}"),

@@ -17,7 +17,7 @@ BENCH = CHECKOUT / "bench"
 def lines(script: str, *words: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, str(BENCH / script), "--json", *words],
-        capture_output=True, text=True, check=False, timeout=100,
+        capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
