@@ -1,17 +1,20 @@
 """Spans of a recording sent to an OpenTelemetry endpoint (OTLP over HTTP), and nowhere else."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 import requests
+from google.protobuf.message import DecodeError
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from porttrace.analysis.render.escape import clipped
+from porttrace.analysis.render.escape import clipped, printable
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.words import count
 
@@ -41,12 +44,10 @@ def send(batches: Iterable[Sequence[ReadableSpan]], endpoint: str) -> int:
     A batch that the server cannot take now is sent again for some seconds. Raises PorttraceError,
     which says how many were sent before.
     """
-    answers = _Answers()
-    with requests.Session() as session:
-        session.hooks["response"].append(answers.hear)
+    with _Session() as session, _quiet():
         exporter = OTLPSpanExporter(endpoint=traces_url(endpoint), session=session)
         try:
-            return _send(batches, exporter, answers, endpoint)
+            return _send(batches, exporter, session, endpoint)
         finally:
             exporter.shutdown()  # type: ignore[no-untyped-call]
 
@@ -54,58 +55,67 @@ def send(batches: Iterable[Sequence[ReadableSpan]], endpoint: str) -> int:
 def _send(
     batches: Iterable[Sequence[ReadableSpan]],
     exporter: SpanExporter,
-    answers: "_Answers",
+    session: "_Session",
     endpoint: str,
 ) -> int:
     sent = 0
     for batch in batches:
-        with answers:
-            done = exporter.export(batch)
-        if done is not SpanExportResult.SUCCESS:
-            raise _refused(endpoint, answers.why, sent)
+        if exporter.export(batch) is not SpanExportResult.SUCCESS:
+            raise _refused(endpoint, session.why, sent)
         sent += len(batch)
-        if answers.rejected:
-            raise _refused(endpoint, answers.why, sent - answers.rejected)
+        if session.rejected:
+            raise _refused(endpoint, session.why, sent - session.rejected)
     return sent
 
 
 def _refused(endpoint: str, why: str, sent: int) -> PorttraceError:
     told = clipped(why, _TOLD) if why else "no reason is known"
     return PorttraceError(
-        f"{endpoint} did not take all spans: {told}; {count(sent, 'span')} were sent before",
+        f"{printable(endpoint)} did not take all spans: {told}; sent before: {count(sent, 'span')}",
         "is it an OTLP/HTTP endpoint, and running? Sent again, spans have the same numbers: none "
         "is there twice",
     )
 
 
-class _Answers(logging.Handler):
-    # What the server answered, and what the exporter says of it instead of raising it.
+class _Session(requests.Session):
+    # Keeps why a batch was not taken: the exporter only says that it was not.
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.why = ""
-        self.rejected = 0
-        self._logger = logging.getLogger("opentelemetry")
+        self.rejected = 0  # spans of batches that were taken
 
-    def __enter__(self) -> None:
-        self._logger.addHandler(self)
-        self._propagated, self._logger.propagate = self._logger.propagate, False
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send as any session does, and keep what came of it."""
+        try:
+            response = super().send(request, **options)
+        except requests.RequestException as error:
+            self.why = str(error)
+            raise
+        if response.ok:
+            self._look(response)
+        else:
+            self.why = f"{response.status_code} {response.reason} {response.text}".strip()
+        return response
 
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)
-        self._logger.propagate = self._propagated
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the latest word of the exporter."""
-        self.why = record.getMessage()
-
-    def hear(self, response: requests.Response, *_: object, **__: object) -> None:
-        """Look whether a server that took a batch rejects some of its spans."""
-        if not response.ok or "json" in response.headers.get("content-type", ""):
-            return
+    def _look(self, response: requests.Response) -> None:
         try:
             told = ExportTraceServiceResponse.FromString(response.content).partial_success
-        except ValueError:  # DecodeError: no answer of OTLP
-            return
+        except DecodeError:
+            return  # taken, and said in other words
         self.rejected += told.rejected_spans
         if told.rejected_spans:
             self.why = f"{told.rejected_spans} were rejected: {told.error_message}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter logs what is said once, and better, when it ends.
+    logger = logging.getLogger("opentelemetry")
+    nobody, before = logging.NullHandler(), logger.propagate
+    logger.addHandler(nobody)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = before
+        logger.removeHandler(nobody)
