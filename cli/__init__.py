@@ -15,6 +15,7 @@ import click
 # name -> one line for the overview; the module porttrace.cli.<name> is imported when used.
 COMMANDS = {
     "live": "trace attempts now (the command when none is named)",
+    "top": "who waits right now, a line a process, until q",
     "record": "record attempts to a file, with the least overhead",
     "report": "what a recording shows: findings, processes, trust",
     "show": "the tables of a recording, filtered and sorted",

@@ -41,6 +41,8 @@ from porttrace.analysis.model import (
     no_binds,
 )
 from porttrace.analysis.samples import MOST_SAMPLES, thinned
+from porttrace.analysis.top import latest
+from porttrace.tracer import processes
 from porttrace.tracer.facts import Held
 from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 
@@ -48,6 +50,8 @@ from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
 MAX_ROWS = 1_000_000
 # Of bind(2) and listen(2): the latest.
 MAX_BINDS = 100_000
+MANY_PROCESSES = 4096
+"""Of more than these, `Session.keep_only` lets go of those that have ended."""
 LOOK_NS = 500_000_000
 """So long the line of a bind that failed waits for who holds the port."""
 # A hold this long makes us ask what could be the cause, while the process is there.
@@ -136,6 +140,29 @@ class Session:
         for row in np.flatnonzero(~ready).tolist():
             ready[row] = (int(rows["time_ns"][row]), int(rows["tid"][row])) in self.looked
         return ready
+
+    def keep_only(self, since_ns: int, most: int) -> None:
+        """Let go of all that was over before `since_ns`, and keep at most `most` attempts.
+
+        For a trace of many days that nobody asks for what was.
+        """
+        kept = latest(self._rows, since_ns, most)
+        self._rows, self._kept = [kept], len(kept)
+        self._binds = [rows[rows["time_ns"] >= since_ns] for rows in self._binds]
+        self._binds = [rows for rows in self._binds if len(rows)]
+        self._binds_kept = sum(map(len, self._binds))
+        self.looked = {key: each for key, each in self.looked.items() if key[0] >= since_ns}
+        self._losses = tuple(loss for loss in self._losses if loss.last_ns >= since_ns)
+        self._exits = {pid: time for pid, time in self._exits.items() if time >= since_ns}
+        if len(self.processes) > MANY_PROCESSES:
+            self._forget_processes({*kept["pid"].tolist(), *self.waiting()["pid"].tolist()})
+
+    def _forget_processes(self, needed: set[int]) -> None:
+        needed |= {pid for pid in self.processes.keys() - needed if processes.exists(pid)}
+        self.processes = {pid: each for pid, each in self.processes.items() if pid in needed}
+        self._suspects = {pid: each for pid, each in self._suspects.items() if pid in needed}
+        self._asked_s = {pid: each for pid, each in self._asked_s.items() if pid in needed}
+        self._accepted = {key: each for key, each in self._accepted.items() if key[0] in needed}
 
     def _keep(self, rows: Attempts) -> None:
         if len(rows):

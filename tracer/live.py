@@ -312,7 +312,8 @@ class LiveTrace:
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         """Return the census of what could interpose on the connects of one process."""
         found = self._census.of(self._known.get(pid) or processes.read_process(pid))
-        self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
+        if len(self._not_looked) < _MAX_NOT_LOOKED:
+            self._not_looked.update(dict.fromkeys(found.not_looked[:_MAX_NOT_LOOKED]))
         return found.suspects
 
     def sampling_notes(self) -> tuple[str, ...]:
