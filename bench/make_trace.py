@@ -7,13 +7,13 @@ Attempts come at random (Poisson) in a given time, over some processes with some
 a thousand destinations. Answers take a median of 2 ms; 4 % are refused, and four destinations never
 answer: 2 % of the attempts are given up after 3 s, with one SYN sent again. A third of the sockets
 do not block. The processes that `--throttled` counts have a gate with one slot each, as
-`porttrace lab run gate` makes it.
+`porttrace lab run gate` makes it. `bench/make_fleet.py` makes many hosts of it.
 """
 
 import argparse
 import errno
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from porttrace.tracer.beside import Beside, End, TraceHeader
 from porttrace.tracer.event import EVENT, Events, EventType, Flag
-from porttrace.tracer.facts import Host, Process
+from porttrace.tracer.facts import Host, Process, Suspect
 from porttrace.tracer.tracefile import TraceWriter
 
 Ints = npt.NDArray[np.int64]
@@ -29,6 +29,7 @@ Ints = npt.NDArray[np.int64]
 _BATCH = 16_384
 _START_NS = 1_000_000_000_000
 _WALL_OFFSET_NS = 1_700_000_000_000_000_000
+_SYSCTLS = {"tcp_syn_retries": 6}
 _DESTINATIONS, _DEAD = 1000, 4
 _FIRST_SOCK = 0xFFFF_8880_0000_0000
 _GIVE_UP_NS, _RESEND_NS = 3_000_000_000, 1_000_000_000
@@ -46,6 +47,16 @@ class Plan:
     throttled: int = 1
     duration_s: float = 600.0
     seed: int = 1
+    answer_ms: float = 2.0  # the median
+
+
+@dataclass(frozen=True)
+class About:
+    """What a recording says of its host besides the events."""
+
+    host: Host = field(default_factory=lambda: Host("bench", "synthetic", sysctls=_SYSCTLS))
+    images: tuple[str, ...] = ()  # of containers, in which the processes are in turn; () none
+    suspects: tuple[Suspect, ...] = ()  # of every process; () nobody looked
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ def make(plan: Plan) -> Made:
     process = random.integers(0, plan.processes, count)
     kind = random.random(count)
     dead = kind < 0.02
-    took = (random.lognormal(np.log(2e6), 1.0, count)).astype(np.int64)
+    took = (random.lognormal(np.log(plan.answer_ms * 1e6), 1.0, count)).astype(np.int64)
     took = np.where(dead, _GIVE_UP_NS, took)
     called = wanted.copy()
     for number in range(plan.throttled):
@@ -174,26 +185,38 @@ def _addresses(network: int, host: Ints) -> npt.NDArray[np.void]:
     return packed.view("V16").reshape(-1)
 
 
-def write(plan: Plan, path: Path) -> int:
+def write(plan: Plan, path: Path, about: About | None = None) -> int:
     """Write the recording of `plan` and return how many events it has."""
-    made = make(plan)
-    known = {
-        pid: Process(pid, 1, f"service-{pid // 1000}", uid=1000, user="service")
-        for pid in np.unique(made.pid).tolist()
-    }
+    about, made = about or About(), make(plan)
+    pids = np.unique(made.pid).tolist()
+    known = {pid: _process(pid, about) for pid in pids}
+    suspects = {pid: about.suspects for pid in pids if about.suspects}
     total = 0
     with path.open("wb") as file:
-        host = Host("bench", "synthetic", sysctls={"tcp_syn_retries": 6})
-        writer = TraceWriter(file.write, TraceHeader(_START_NS, _WALL_OFFSET_NS, host, "synthetic"))
+        writer = TraceWriter(file.write, header(about.host))
         watermark_ns = _START_NS
         for events in batches(made):
             total, watermark_ns = total + len(events), int(events["time_ns"][-1])
-            writer.write(events, Beside(watermark_ns, _WALL_OFFSET_NS, known))
-            known = {}
+            writer.write(events, Beside(watermark_ns, _WALL_OFFSET_NS, known, suspects=suspects))
+            known, suspects = {}, {}
         end = End(watermark_ns + 1_000_000)
         writer.write(np.empty(0, EVENT), Beside(end.end_ns, _WALL_OFFSET_NS, end=end))
         writer.close()
     return total
+
+
+def header(host: Host) -> TraceHeader:
+    """Return the header of a recording of `host`."""
+    return TraceHeader(_START_NS, _WALL_OFFSET_NS, host, "synthetic")
+
+
+def _process(pid: int, about: About) -> Process:
+    number = pid // 1000
+    inside = about.images and about.images[number % len(about.images)]
+    known = Process(pid, 1, f"service-{number}", uid=1000, user="service")
+    if not inside:
+        return known
+    return replace(known, container=f"{pid:012x}", container_name=f"{inside}-{pid}", image=inside)
 
 
 def main() -> None:
@@ -207,6 +230,7 @@ def main() -> None:
     parser.add_argument("--throttled", type=int, default=plan.throttled, help="processes, one slot")
     parser.add_argument("--duration", dest="duration_s", type=float, default=plan.duration_s)
     parser.add_argument("--seed", type=int, default=plan.seed)
+    parser.add_argument("--answer", dest="answer_ms", type=float, default=plan.answer_ms)
     chosen = vars(parser.parse_args())
     output = chosen.pop("output")
     output.parent.mkdir(parents=True, exist_ok=True)

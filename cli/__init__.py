@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "what a recording shows: findings, processes, trust",
     "show": "the tables of a recording, filtered and sorted",
     "export": "a recording as Parquet, CSV, NDJSON or for Perfetto",
+    "fleet": "many hosts' recordings together, on Dask",
     "whatif": "the waits behind a recorded throttle, if it were changed",
     "port": "who has a port, and whether a bind to it would work",
     "ports": "the ports that are served here, and what is risky; checks a list",

@@ -31,7 +31,8 @@ ANALYSIS_FLOORS = (
     ("attempts", "concurrency", "holds", "ladder", "throttle"),
     ("findings",),
     ("whatif",),
-    ("recording",),
+    ("recording", "exported"),
+    ("fleet",),
     ("render", "export", "show", "plot"),
 )
 TOP = 9

@@ -24,6 +24,7 @@ class Process:
     preloads: tuple[str, ...] = ()  # libraries preloaded into it that define connect()
     container_name: str = ""  # as its runtime calls it; outside of containers, the systemd service
     ns_pid: int = 0  # the pid in its own pid namespace; 0 where that is the host's
+    image: str = ""  # what its container was made of, as the runtime says it
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ A file each, since the tables have little in common: a row an attempt, a row a b
 records for each. Text is plain text in the schema; Parquet's own dictionaries keep it small.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from porttrace.analysis import tables
+from porttrace.analysis import exported, tables
 from porttrace.analysis.model import Trace
 from porttrace.tracer.event import Events
 from porttrace.tracer.tracefile import Sink
@@ -21,9 +22,15 @@ _CHUNK = 131_072  # rows that are converted and written at once: one row group
 
 
 def attempts_file(trace: Trace) -> Iterator[bytes]:
-    """Yield the file of the attempts of `trace`: the columns of `tables.attempts`."""
-    frame = tables.attempts(trace)
-    return _file(frame.iloc[at : at + _CHUNK] for at in _starts(len(frame)))
+    """Yield the file of the attempts of `trace`: the columns of `tables.attempts`, and `carried`.
+
+    `exported.load_exported` makes a trace of it again.
+    """
+    frame, extra = tables.attempts(trace), exported.carried(trace.attempts)
+    return _written(
+        _table(frame.iloc[at : at + _CHUNK], exported.beside(trace), extra, at)
+        for at in _starts(len(frame))
+    )
 
 
 def events_file(records: Events) -> Iterator[bytes]:
@@ -44,20 +51,32 @@ def _starts(count: int) -> Iterable[int]:
 
 
 def _file(frames: Iterator[pd.DataFrame]) -> Iterator[bytes]:
-    pieces, first = Sink(), _table(next(frames))
+    return _written(_table(frame) for frame in frames)
+
+
+def _written(tables_: Iterator[pa.Table]) -> Iterator[bytes]:
+    pieces, first = Sink(), next(tables_)
     with pq.ParquetWriter(pieces, first.schema, compression="zstd") as writer:
         writer.write_table(first)
-        for frame in frames:
+        for table in tables_:
             yield pieces.taken()
-            writer.write_table(_table(frame))
+            writer.write_table(table)
     yield pieces.taken()
 
 
-def _table(frame: pd.DataFrame) -> pa.Table:
+def _table(
+    frame: pd.DataFrame,
+    metadata: Mapping[bytes, bytes] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    at: int = 0,
+) -> pa.Table:
+    # `extra` columns are those of the whole file, of which this is the part from row `at` on.
     table = pa.Table.from_pandas(frame, preserve_index=False)
+    for name, column in (extra or {}).items():
+        table = table.append_column(name, pa.array(column[at : at + len(frame)]))
     # Without pandas' own notes: they tell of categories that the file does not have.
     fields = [field.with_type(_plain(field.type)) for field in table.schema]
-    return table.cast(pa.schema(fields))
+    return table.cast(pa.schema(fields, metadata))
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -49,8 +49,8 @@ def html_report(trace: Trace, findings: Sequence[Finding], *, title: str = "") -
 
     `title` heads the page; without it, the host's name does. The same input gives the same text.
     """
-    style, script = _style(), _script()
-    return _filled(
+    style, script = style_of_page(), _script()
+    return filled(
         _text("page.html"),
         {
             "policy": policy(style, script),
@@ -80,13 +80,14 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _filled(template: str, parts: Mapping[str, str]) -> str:
-    # In one pass, so that no part is searched for the slots of another.
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """Return a template with `parts` in its slots, in one pass: none is searched for slots."""
     return _SLOT.sub(lambda slot: parts[slot[1]], template)
 
 
 @functools.cache
-def _style() -> str:
+def style_of_page() -> str:
+    """Return the style that pages share."""
     return "\n" + _text("page.css")
 
 

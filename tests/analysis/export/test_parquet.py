@@ -22,7 +22,7 @@ def test_attempts() -> None:
     trace = trace_of(story(), wall_offset_ns=10**18)
     table = read(attempts_file(trace)).read()
     frame = tables.attempts(trace)
-    assert table.column_names == frame.columns.tolist()
+    assert table.column_names == [*frame.columns, "gate_stack", "connect_stack", "resent_us"]
     for name in ("attempt_id", "comm", "destination", "outcome", "held_ns", "start_time"):
         assert table[name].to_pylist() == frame[name].tolist(), name
     assert table["gate_ns"].null_count == frame["gate_ns"].isna().sum() > 0
