@@ -9,8 +9,15 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+# In the environment where a shell asks what could come next; its name is click's choice.
+COMPLETE = "_PORTTRACE_COMPLETE"
 
 # name -> one line for the overview; the module porttrace.cli.<name> is imported when used.
 COMMANDS = {
@@ -49,11 +56,19 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read options without a command as those of `live`."""
-        if args and args[-1] == "--":
+        if not args and ctx.resilient_parsing:
+            return super().parse_args(ctx, args)  # a shell asks which commands there are
+        if args and args[-1] == "--" and not ctx.resilient_parsing:
             raise click.UsageError("There is no command behind the two dashes.", ctx)
         named = args and (args[0] in COMMANDS or args[0] in ("--help", "-h", "--version"))
         looks_like_name = args and not args[0].startswith("-")
         return super().parse_args(ctx, args if named or looks_like_name else ["live", *args])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """Complete names of commands without importing them, and options as those of `live`."""
+        from porttrace.cli import completion
+
+        return completion.of_commands(self, COMMANDS, ctx, incomplete)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,6 +88,10 @@ def porttrace() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; no traceback without --debug."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and COMPLETE in os.environ:
+        from porttrace.cli import completion
+
+        return completion.answer(porttrace, COMPLETE)
     debug = _take_debug(arguments)
     for stream in (sys.stdout, sys.stderr):
         # A name may hold what the terminal's encoding does not have.

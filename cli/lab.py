@@ -9,6 +9,7 @@ import click
 
 from porttrace.analysis.model import Finding
 from porttrace.cli.child import Child
+from porttrace.cli.completion import files
 from porttrace.cli.lab_binds import binds
 from porttrace.cli.live import output_file, trace_live
 from porttrace.cli.matrix import matrix
@@ -73,7 +74,7 @@ def list_scenarios() -> None:
               help="Attempts a second, for rate and rate-hold (default: 2).")  # fmt: skip
 @click.option("--answer", type=click.Choice(ANSWERS),
               help="How deny rejects (default: reset).")  # fmt: skip
-@click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=files, required=True)
 def run(throttle: str, command: tuple[str, ...], **chosen: Any) -> int:
     """Run COMMAND under a real throttle; its exit status is passed on.
 
@@ -111,7 +112,9 @@ def _check_given(throttle: str, given: dict[str, Any]) -> None:
 @click.option("--connects", type=click.IntRange(1, 10_000), help="Connects of each thread.")
 @mode_option
 @click.option("--truth", type=click.Path(dir_okay=False), help="Write what really happened here.")
-@click.option("-o", "--output", metavar="FILE", help="Record the trace here, too.")
+@click.option(
+    "-o", "--output", metavar="FILE", shell_complete=files, help="Record the trace here, too."
+)
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 def scenario(

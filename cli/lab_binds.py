@@ -10,6 +10,7 @@ from porttrace.analysis.export.sharing import parquet_file, row
 from porttrace.analysis.render import sharing
 from porttrace.analysis.sharing import Claim
 from porttrace.analysis.sharing_matrix import Trial, disagreements
+from porttrace.cli.completion import files
 from porttrace.cli.writing import write_file
 from porttrace.lab.binds import Ask, Tried, try_all
 from porttrace.tracer.errors import PorttraceError
@@ -22,7 +23,13 @@ _CONNECTED = ("client", "accepted")
 @click.option(
     "--json", "as_json", is_flag=True, help="One JSON object a line, one per combination."
 )
-@click.option("-o", "--output", metavar="FILE", help="Write all combinations here, as Parquet.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write all combinations here, as Parquet.",
+)
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--into", "page", metavar="PAGE", type=click.Path(dir_okay=False, path_type=Path),
               help="Put the tables into this page, between its two marker lines.")  # fmt: skip

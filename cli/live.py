@@ -12,6 +12,7 @@ from porttrace.analysis.findings import diagnose
 from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
+from porttrace.cli.completion import files
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
 from porttrace.cli.running import Pace, check_targets, over, started, stop_flag, what_is_traced
@@ -34,10 +35,10 @@ _PENDING_S = (1, 3, 10, 30, 60, 120, 300, 600)
 @click.option("-d", "--duration", type=Duration(), help="Stop after this time (30, 30s, 5m).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
 @click.option("-t", "--timestamps", is_flag=True, help="Times of the clock, not since the start.")
-@click.option("-o", "--output", metavar="FILE", help="Record here, too.")
+@click.option("-o", "--output", metavar="FILE", shell_complete=files, help="Record here, too.")
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @keep_root_option
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=files)
 def live(
     duration: float | None,
     as_json: bool,

@@ -16,6 +16,7 @@ from porttrace.analysis import attempts
 from porttrace.analysis.held import still_held
 from porttrace.analysis.render.escape import printable
 from porttrace.cli.child import Child
+from porttrace.cli.completion import files
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.running import (
     Pace,
@@ -57,7 +58,7 @@ class Rotate(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command(name="record")
-@click.option("-o", "--output", required=True, metavar="FILE",
+@click.option("-o", "--output", required=True, metavar="FILE", shell_complete=files,
               help="Write the recording here; - is standard output.")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace FILE when it is there.")
 @click.option("--rotate", type=Rotate(),
@@ -66,7 +67,7 @@ class Rotate(click.ParamType):  # type: ignore[type-arg]
 @filters
 @click.option("-d", "--duration", type=Duration(), help="Stop after this time (30, 30s, 5m).")
 @keep_root_option
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=files)
 def record(
     output: str,
     force: bool,
