@@ -34,19 +34,8 @@ NOT_RUN = {
 """Scripts that no test of this file runs, and why."""
 
 FOREIGN = {
-    "apt-get": "installs packages of the distribution",
-    "bpftrace": "another project's; docs/comparison.md has what it printed",
-    "curl": "in an example of what to trace",
-    "ip": "in an example of what to look at",
-    "perf": "another project's; docs/comparison.md has what it printed",
-    "ps": "in an example of what to look at",
-    "ss": "another project's; docs/comparison.md has what it printed",
-    "strace": "another project's; docs/comparison.md has what it printed",
-    "tcpconnect-bpfcc": "another project's; docs/comparison.md has what it printed",
-    "tcpconnlat-bpfcc": "another project's; docs/comparison.md has what it printed",
-    "tcplife-bpfcc": "another project's; docs/comparison.md has what it printed",
-    "tcpstates-bpfcc": "another project's; docs/comparison.md has what it printed",
-    "vagrant": "wants a hypervisor",
+    "ss": "lists what this host's sockets do at the moment: nothing to compare with",
+    "systemctl": "names a service that a test's host does not have",
 }
 """Programs in blocks marked as `sh` that are none of porttrace's, and why no test runs them."""
 

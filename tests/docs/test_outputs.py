@@ -8,7 +8,9 @@ from tracing import run
 
 def test_the_verdict_page_shows_a_real_report() -> None:
     report = run("report", str(ROOT / "tests" / "data" / "v1-storm.ptrace"), timeout_s=120)
-    blocks = re.findall(r"^```\n(.*?)^```$", (ROOT / "docs" / "verdict.md").read_text(), re.M | re.S)
+    blocks = re.findall(
+        r"^```\n(.*?)^```$", (ROOT / "docs" / "verdict.md").read_text(), re.M | re.S
+    )
     assert len(blocks) >= 8
     for block in blocks:
         assert block in report.stdout, block
