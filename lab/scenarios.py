@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from porttrace.lab.errors import WrongUsageError
+from porttrace.lab.failures import FAILURES
 from porttrace.lab.site import open_site
 from porttrace.lab.stories import STORIES
 from porttrace.lab.story import Scenario, Settings
@@ -30,7 +31,7 @@ class Prepared:
     truth_path: str | None
 
 
-SCENARIOS = {scenario.name: scenario for scenario in STORIES}
+SCENARIOS = {scenario.name: scenario for scenario in (*STORIES, *FAILURES)}
 
 
 def find(name: str) -> Scenario:

@@ -22,6 +22,8 @@ FEW_PORTS = "40000 40039"
 
 # A sysctl of the namespace that the lab made for the client, and removes again.
 _WITH_FEW_PORTS = 'echo "$0" >/proc/sys/net/ipv4/ip_local_port_range && exec "$@"'
+# The kernel sends a SYN once more and then gives up: after 3 s, or 2 s with linear timeouts.
+_WITH_ONE_RETRY = 'echo 1 >/proc/sys/net/ipv4/tcp_syn_retries && exec "$0" "$@"'
 # ip netns exec gives the command mounts of its own, so this hides the file from it alone.
 _WITH_RESOLVER = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
 
@@ -52,6 +54,12 @@ def short_queue(site: Site) -> Iterator[list[str]]:
 def few_ports(_site: Site) -> Iterator[list[str]]:
     """Leave the client's host no more than 40 local ports."""
     yield ["sh", "-c", _WITH_FEW_PORTS, FEW_PORTS]
+
+
+@contextmanager
+def one_retry(_site: Site) -> Iterator[list[str]]:
+    """Have the client's kernel give up a SYN that nobody answers after few seconds."""
+    yield ["sh", "-c", _WITH_ONE_RETRY]
 
 
 @contextmanager

@@ -8,12 +8,17 @@ import numpy as np
 from porttrace.analysis import names
 from porttrace.analysis.findings.behind import Behind
 from porttrace.analysis.holds import Spans
-from porttrace.analysis.model import Attempts, Outcome, Trace, start_ns
+from porttrace.analysis.model import Answer, Attempts, Outcome, Trace, start_ns
 
 _KINDS = {
     "timed_out": "timed out",
     "cancelled": "given up",
     "pending": "still open",
+}
+_NOWHERE = {
+    "route": "No SYN was sent: this host has no route there.",
+    "message": "A router, a packet filter or the host itself answered that it is unreachable.",
+    "neighbour": "No SYN left: nobody on its network answered to the address.",
 }
 
 
@@ -45,10 +50,29 @@ class Dead:
         kinds, counts = np.unique(self.attempts["outcome"], return_counts=True)
         return {Outcome(int(k)).name: int(n) for k, n in zip(kinds, counts, strict=True)}
 
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        """Return the address of the destination."""
+        address = ipaddress.IPv6Address(self.attempts["daddr"][0].tobytes())
+        return address.ipv4_mapped or address
+
     def loopback(self) -> bool:
         """Tell whether the destination is this very host."""
-        address = ipaddress.IPv6Address(self.attempts["daddr"][0].tobytes())
-        return (address.ipv4_mapped or address).is_loopback
+        return self.address().is_loopback
+
+    def unreachable(self) -> str:
+        """Return how all attempts were found unreachable, "" for any other end.
+
+        "route": without any SYN; "message": by an ICMP message; "neighbour": no SYN could leave.
+        """
+        if not (self.attempts["outcome"] == Outcome.unreachable).all():
+            return ""
+        if not self.attempts["syn_ns"].any():
+            return "route"
+        if (self.attempts["answer"] == Answer.icmp).all():
+            return "message"
+        # Of a wire that was not watched it is not known whether a SYN left.
+        none_left = self.attempts["watched"].all() and not self.attempts["wire_count"].any()
+        return "neighbour" if none_left else ""
 
 
 def summary(trace: Trace, dead: Dead, periods: tuple[float, ...], waited: Behind) -> str:
@@ -56,7 +80,8 @@ def summary(trace: Trace, dead: Dead, periods: tuple[float, ...], waited: Behind
 
     `periods`: seconds from one try to the next, of each thread that tries again and again.
     """
-    sentences = [_fate(trace, dead), _period(dead, periods), _waited(waited)]
+    nowhere = _NOWHERE.get(dead.unreachable(), "")
+    sentences = [_fate(trace, dead), nowhere, _period(dead, periods), _waited(waited)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -154,10 +179,31 @@ def advice(dead: Dead, waited: Behind, queue: str = "") -> tuple[str, ...]:
     if queue:
         lines.append(f"Do what accept-queue says of {queue}: these attempts waited for it.")
     elif refused < len(dead.attempts):
-        lines.append(f"Find out why {to} does not answer: {_causes(dead)}.")
+        lines.append(_where_to_look(dead) or f"Find out why {to} does not answer: {_causes(dead)}.")
     if waited.number:
         lines.append(f"Until then stop the retries to {to} or shorten their connect timeout.")
     return tuple(lines)
+
+
+def _where_to_look(dead: Dead) -> str:
+    address, how = dead.address(), dead.unreachable()
+    if how == "route":
+        return (
+            f"See where it would go: ip route get {address}. Add the route, or mend the address"
+            " that the program was given."
+        )
+    if how == "neighbour":
+        return (
+            f"See ip neigh show {address} (FAILED: nobody answers): is that host up, is the address"
+            " right, is it really on a network that this host is in (ip route get"
+            f" {address})?"
+        )
+    if how == "message":
+        return (
+            f"Find who says so: tcpdump -ni any icmp or icmp6 names the sender. Then look there for"
+            f" the route to {address}, or the packet filter that rejects."
+        )
+    return ""
 
 
 def _causes(dead: Dead) -> str:

@@ -44,8 +44,9 @@ def kernel_source(sysctls: Mapping[str, int], waited_s: float, outcome: Outcome)
         )
         return Source("kernel-ladder", 0.9 if sysctls else 0.7, why)
     why = (
-        f"that is where the ladder ends with TCP_SYNCNT = {step.retries} on the socket; a"
-        f" TCP_USER_TIMEOUT of {step.give_up_s:.0f} s would look the same"
+        f"that is where the ladder ends with TCP_SYNCNT = {step.retries} on the socket, or"
+        f" tcp_syn_retries = {step.retries} in its network namespace; a TCP_USER_TIMEOUT of"
+        f" {step.give_up_s:.0f} s would look the same"
     )
     return Source("tcp-syncnt", 0.7, why)
 

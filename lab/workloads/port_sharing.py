@@ -56,26 +56,40 @@ class Program:
         self._ours.close()
         os.waitpid(self._pid, 0)
 
-    def bind(self, protocol: str, *options: str) -> None:
-        """Make a socket with these options set and bind it to the port."""
-        self._note("bind", self._ask("bind", protocol, *options))
+    def bind(
+        self, protocol: str, *options: str, address: str = "0.0.0.0", port: int = PORT
+    ) -> None:
+        """Make a socket with these options set and bind it."""
+        self._note("bind", self._ask("bind", protocol, address, port, *options), port)
 
     def listen(self) -> None:
         """Have its socket listen."""
-        self._note("listen", self._ask("listen"))
+        self._note("listen", self._ask("listen"), PORT)
+
+    def connect(self, port: int = PORT) -> int:
+        """Connect a new TCP socket to a port of this host, and return its own port."""
+        return self._ask("connect", port)
+
+    def accept(self) -> None:
+        """Take a connection from its listening socket, which must have one, and close both."""
+        self._ask("accept")
+
+    def close(self) -> None:
+        """Close the socket that it made last."""
+        self._ask("close")
 
     def received(self) -> int:
         """Take what came in so far, and return how much it was."""
         return self._ask("received")
 
-    def _ask(self, *words: str) -> int:
+    def _ask(self, *words: str | int) -> int:
         self._ours.sendall(json.dumps(words).encode() + b"\n")
         return int(self._answers.readline())
 
-    def _note(self, call: str, error: int) -> None:
+    def _note(self, call: str, error: int, port: int) -> None:
         result = errno.errorcode[error] if error else "done"
         record = {"program": self.name, "pid": self._pid, "uid": self._uid, "call": call}
-        words = f"{self.name} (user {self._uid}): {call} of port {PORT}: {result}"
+        words = f"{self.name} (user {self._uid}): {call} of port {port}: {result}"
         self._report.write("call", {**record, "errno": error}, words)
 
 
@@ -95,13 +109,13 @@ def _serve(name: str, uid: int, orders: socket.socket, parent_pid: int) -> None:
         os._exit(status)
 
 
-def _bind(held: list[socket.socket], protocol: str, *options: str) -> int:
+def _bind(held: list[socket.socket], protocol: str, address: str, port: int, *options: str) -> int:
     sock = socket.socket(socket.AF_INET, _KINDS[protocol])
     sock.setblocking(False)
     for option in options:
         sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
     held.append(sock)
-    return _errno_of(lambda: sock.bind(("0.0.0.0", PORT)))
+    return _errno_of(lambda: sock.bind((address, port)))
 
 
 def _listen(held: list[socket.socket]) -> int:
@@ -116,6 +130,26 @@ def _received(held: list[socket.socket]) -> int:
     return count
 
 
+def _connect(held: list[socket.socket], port: int) -> int:
+    held.append(socket.create_connection(("127.0.0.1", port)))
+    own_port: int = held[-1].getsockname()[1]
+    return own_port
+
+
+# The end that closes first keeps the port, in TIME_WAIT once the other has closed as well.
+def _accept(held: list[socket.socket]) -> int:
+    server = held.pop()
+    server.setblocking(True)
+    server.accept()[0].close()
+    server.close()
+    return 0
+
+
+def _close(held: list[socket.socket]) -> int:
+    held.pop().close()
+    return 0
+
+
 def _errno_of(call: Callable[[], object]) -> int:
     try:
         call()
@@ -124,7 +158,14 @@ def _errno_of(call: Callable[[], object]) -> int:
     return 0
 
 
-_DOES: dict[str, Callable[..., int]] = {"bind": _bind, "listen": _listen, "received": _received}
+_DOES: dict[str, Callable[..., int]] = {
+    "bind": _bind,
+    "listen": _listen,
+    "received": _received,
+    "connect": _connect,
+    "accept": _accept,
+    "close": _close,
+}
 
 
 def workers(report: Report) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from porttrace.analysis.findings.dead_destination import dead_destination
 from porttrace.analysis.findings.serialized import RULE as THROTTLE
-from porttrace.analysis.model import Finding, Outcome, Party
+from porttrace.analysis.model import Answer, Finding, Outcome, Party
 
 from ..simulate import MS, S  # noqa: TID252
 from .written import DEAD, Step, world
@@ -123,6 +123,24 @@ def test_a_slow_refusal_is_a_warning() -> None:
     finding = one(*every(2000, 2, 800, REFUSED))
     assert finding.severity == "warning"
     assert "refused all 2 attempts of web (pid 7) (1.6 s in all)." in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("columns", "said", "look"),
+    [
+        ({"syn_ns": 0}, "No SYN was sent: this host has no route", "ip route get 192.0.2.9."),
+        ({"watched": True}, "No SYN left: nobody on its network", "ip neigh show 192.0.2.9 "),
+        ({"answer": Answer.icmp}, "answered that it is unreachable", "route to 192.0.2.9, or"),
+        ({"watched": True, "wire_count": 1}, "(2 unreachable; 6.0 s in all).", "does not answer"),
+        ({}, "(2 unreachable; 6.0 s in all).", "does not answer"),
+    ],
+)
+def test_how_it_is_unreachable(columns: dict[str, int], said: str, look: str) -> None:
+    trace = world(*((TO, *step) for step in every(4000, 2, 3000, Outcome.unreachable)))
+    for name, value in columns.items():
+        trace.attempts[name] = value
+    (finding,) = dead_destination(trace, ())
+    assert said in finding.summary and look in finding.advice[0]
 
 
 def test_refusals_and_silence_are_told_apart() -> None:
