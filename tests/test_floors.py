@@ -32,7 +32,7 @@ ANALYSIS_FLOORS = (
     ("findings",),
     ("whatif",),
     ("recording",),
-    ("render", "export", "show", "plot"),
+    ("render", "export", "show", "plot", "metrics"),
 )
 TOP = 9
 
@@ -57,6 +57,7 @@ ALLOWED = {
 ONLY_IN = {
     "bcc": {"porttrace.tracer.probe"},
     "pyroute2": {"porttrace.tracer.links"},
+    "prometheus_client": {"porttrace.cli.exporter"},
 }
 SLOW_AT_START = ("numpy", "pandas", "pyarrow", "pyroute2", "bcc")
 
