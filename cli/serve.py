@@ -61,10 +61,7 @@ def serve(
     check_targets(chosen["pids"])
     with ExitStack() as ends:
         where = listen or ("" if textfile else _LISTEN)
-        address, _, port = where.rpartition(":")
-        door = (
-            ends.enter_context(exporter.Endpoint(address.strip("[]"), int(port))) if where else None
-        )
+        door = ends.enter_context(exporter.Endpoint(*ends_of(where))) if where else None
         file = exporter.Textfile(textfile) if textfile else None
         rights = None if keep_root else lesser(textfile)
         options = bounded(trace_options(**chosen), chosen)

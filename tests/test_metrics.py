@@ -111,7 +111,7 @@ def test_promtool_accepts_the_alerts(words: tuple[str, ...]) -> None:
             pytest.fail("promtool is not installed: apt install prometheus", pytrace=False)
         pytest.skip("promtool is not installed: apt install prometheus")
     done = subprocess.run(
-        [promtool, *words.split()],
+        [promtool, *words],
         cwd=GRAFANA,
         capture_output=True,
         text=True,

@@ -70,7 +70,7 @@ class Tally:
     def __init__(self, rules: Sequence[str], most_names: int = MOST_NAMES) -> None:
         self._rules = tuple(rules)
         self._names, self._ports = TopNames(most_names, _WIDTH), TopNames(most_names, 1)
-        self._durations = {each: Histogram() for each in OUTCOMES}
+        self._durations: dict[Outcome, Histogram] = {each: Histogram() for each in OUTCOMES}
         self._holds = {place: Histogram() for place in HOLDS}
         self._accept_wait = Histogram()
         self._worst = Worst()
