@@ -24,6 +24,16 @@ def thinned(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     return tuple(kept)
 
 
+def samples_since(samples: Sequence[Sample], since_ns: int) -> tuple[Sample, ...]:
+    """Return those from a time on, and of each network namespace the last one before.
+
+    Nothing is told of what is as before: that one still holds.
+    """
+    before = {sample.netns: sample for sample in samples if sample.time_ns < since_ns}
+    later = [sample for sample in samples if sample.time_ns >= since_ns]
+    return (*sorted(before.values(), key=lambda sample: sample.time_ns), *later)
+
+
 def by_netns(trace: Trace) -> dict[int, list[Sample]]:
     """Return the samples of each network namespace (inode), in order of time."""
     found: dict[int, list[Sample]] = {}

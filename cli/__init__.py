@@ -31,6 +31,7 @@ COMMANDS = {
     "whatif": "the waits behind a recorded throttle, if it were changed",
     "port": "who has a port, and whether a bind to it would work",
     "ports": "the ports that are served here, and what is risky; checks a list",
+    "serve": "metrics for Prometheus, for as long as it runs",
     "suspects": "what on this host can interpose on the connects of a process",
     "probe": "measure a throttle by a few connects of our own (asks first)",
     "doctor": "what this host lacks, and the command that mends it",

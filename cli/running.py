@@ -83,6 +83,7 @@ class Pace:
 
     least_s: float
     due_s: float = 0.0
+    share: float = _SHARE
     took_s: float = 0.0  # the last time
 
     def run(self, work: Callable[[], None]) -> None:
@@ -93,5 +94,5 @@ class Pace:
         work()
         # What is read once, such as the kernel's symbols, makes one run long and not the next.
         before_s, self.took_s = self.took_s, time.thread_time() - begin_s
-        rest_s = max(self.least_s, min(before_s, self.took_s) / _SHARE)
+        rest_s = max(self.least_s, min(before_s, self.took_s) / self.share)
         self.due_s = time.monotonic() + rest_s

@@ -40,7 +40,7 @@ from porttrace.analysis.model import (
     no_attempts,
     no_binds,
 )
-from porttrace.analysis.samples import MOST_SAMPLES, thinned
+from porttrace.analysis.samples import MOST_SAMPLES, samples_since, thinned
 from porttrace.analysis.top import latest
 from porttrace.tracer import processes
 from porttrace.tracer.facts import Held
@@ -63,14 +63,21 @@ ASKED_AT_FIRST = 16
 
 
 class Session:
-    """Collects the rounds of one live trace."""
+    """Collects the rounds of one live trace.
 
-    def __init__(self, live: LiveTrace) -> None:
+    Keeps `most_rows` attempts at most. Without `census` nobody asks what could interpose.
+    """
+
+    def __init__(self, live: LiveTrace, most_rows: int = 0, census: bool = True) -> None:
         self._live = live
+        self._most_rows, self._census = most_rows, census
         self._open = attempts.Open()
         self._rows: list[Attempts] = []
         self._kept = 0
         self._dropped = 0
+        self._since_ns = live.start_ns
+        self._dropped_ns = 0  # when the latest of the rows that were let go ended
+        self._accepted_since_ns = live.start_ns
         self._binds: list[Binds] = []
         self._binds_kept = 0
         self._untold = no_binds()
@@ -168,12 +175,56 @@ class Session:
         if len(rows):
             self._rows.append(rows)
             self._kept += len(rows)
-        while self._kept > MAX_ROWS and len(self._rows) > 1:
+        while self._kept > (self._most_rows or MAX_ROWS) and len(self._rows) > 1:
             oldest = self._rows.pop(0)
             self._kept -= len(oldest)
             self._dropped += len(oldest)
+            self._dropped_ns = max(self._dropped_ns, int(oldest["end_ns"].max()))
+
+    @property
+    def since_ns(self) -> int:
+        """Since when everything that happened is known: the beginning, or what was forgotten."""
+        return self._since_ns
+
+    @property
+    def dropped(self) -> int:
+        """How many attempts were let go because there were too many."""
+        return self._dropped
+
+    @property
+    def next_id(self) -> int:
+        """What the next attempt that is over will be called: ids of those before are final."""
+        return self._open.next_id
+
+    def forget(self, before_ns: int) -> None:
+        """Let go of what was over before a time: findings then look at what came since.
+
+        Of accepted connections, sums are kept that begin anew when they are as old as that.
+        """
+        since = self._since_ns = max(before_ns, self._dropped_ns, self._since_ns)
+        while self._rows and int(self._rows[0]["end_ns"].max()) < since:
+            self._kept -= len(self._rows.pop(0))
+        binds = joined_binds(self._binds)
+        self._binds = [binds[binds["time_ns"] >= since]]
+        self._binds_kept = len(self._binds[0])
+        self.looked = {key: each for key, each in self.looked.items() if key[0] >= since}
+        self._losses = tuple(loss for loss in self._losses if loss.last_ns >= since)
+        self._exits = {pid: at_ns for pid, at_ns in self._exits.items() if at_ns >= since}
+        self._samples = samples_since(self._samples, since)
+        if self._accepted_since_ns < since:
+            self._accepted, self._accepted_since_ns = {}, time.monotonic_ns()
+        pids = [rows["pid"] for rows in self._rows]
+        told = set(np.unique(np.concatenate([no_attempts()["pid"], *pids])).tolist())
+        told |= set(np.unique(self._binds[0]["pid"]).tolist())
+        self.processes = {
+            pid: each
+            for pid, each in self.processes.items()
+            if pid in told or self._live.knows(pid)
+        }
 
     def _ask_about(self, pids: Sequence[int]) -> None:
+        if not self._census:
+            return
         # While the process is there: afterwards nobody can tell who held its filter.
         now_s = time.monotonic()
         for pid in pids:
@@ -216,7 +267,7 @@ class Session:
         options, missing = self._live.options, self._live.probe.missing
         about = Trace(
             attempts=no_attempts(),
-            start_ns=self._live.start_ns,
+            start_ns=self._since_ns,
             end_ns=end_ns,
             processes=self.processes,
             stacks=self.stacks,

@@ -66,6 +66,12 @@ class FakeLive:
     def held(self) -> list[Held]:
         return list(self.story.held)
 
+    def knows(self, pid: int) -> bool:
+        return any(process.pid == pid for process in self.story.processes)
+
+    def sweep(self) -> frozenset[int]:
+        return frozenset()
+
     def suspects_of(self, pid: int) -> tuple[Suspect, ...]:
         self.asked.append(pid)
         return (Suspect("ptrace", "gate", f"somebody traces {pid}", f"/proc/{pid}/status"),)

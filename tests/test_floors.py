@@ -33,7 +33,7 @@ ANALYSIS_FLOORS = (
     ("whatif",),
     ("recording", "exported"),
     ("fleet",),
-    ("render", "export", "show", "plot"),
+    ("render", "export", "show", "plot", "metrics"),
 )
 TOP = 9
 
@@ -58,6 +58,7 @@ ALLOWED = {
 ONLY_IN = {
     "bcc": {"porttrace.tracer.probe"},
     "pyroute2": {"porttrace.tracer.links"},
+    "prometheus_client": {"porttrace.cli.exporter"},
 }
 SLOW_AT_START = ("numpy", "pandas", "pyarrow", "pyroute2", "bcc")
 

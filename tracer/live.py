@@ -86,9 +86,10 @@ class LiveTrace:
         self._known: dict[int, Process] = {}
         self._first: dict[int, Process] = {}  # known before the first round
         self._settled: set[int] = set()  # read again at their first attempt
+        self.not_read = 0  # times that one who attempts was left for later: too many at once
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._names = Names()
-        self._sampler = Sampler()
+        self._sampler = Sampler(options.sample_s)
         self._not_looked: dict[NotLooked, None] = {}
         self._lookups: Lookups | None = None
 
@@ -240,18 +241,28 @@ class LiveTrace:
         attempting = set(_pids(events, *_FIRST_ACTS)) - self._settled
         self._settled |= attempting
         new, self._first = self._first, {}
-        for pid in _pids(events):
-            if (pid not in self._known or pid in attempting) and len(self._known) < _MAX_PROCESSES:
-                new[pid] = self._known[pid] = self._read(pid, events)
-                self._sampler.see(pid, new[pid].netns)
-                if new[pid].netns not in self.watches:
-                    self._watch(pid)
+        for pid in self._of_these(_pids(events), attempting):
+            new[pid] = self._known[pid] = self._read(pid, events)
+            self._sampler.see(pid, new[pid].netns)
+            if new[pid].netns not in self.watches:
+                self._watch(pid)
         for pid in _pids(events, EventType.EXIT):
             if not processes.exists(pid):
                 self._known.pop(pid, None)
                 self._settled.discard(pid)
                 self.probe.drop_target(pid)
         return new
+
+    def _of_these(self, pids: Sequence[int], attempting: set[int]) -> list[int]:
+        # Those to be read now.
+        room, most = max(0, _MAX_PROCESSES - len(self._known)), self.options.most_new
+        if not most:
+            wanted = [pid for pid in pids if pid not in self._known or pid in attempting]
+            return wanted[:room]
+        later = [pid for pid in pids if pid in attempting][min(room, most) :]
+        self._settled.difference_update(later)
+        self.not_read += len(later)
+        return [pid for pid in pids if pid in attempting.difference(later)]
 
     def _read(self, pid: int, events: Events) -> Process:
         # Gone already: what was read of it before is better than what its events tell.
@@ -281,6 +292,29 @@ class LiveTrace:
                 events["sleep_ns"][wrong] = events["gate_ns"][wrong]
                 events["gate_ns"][wrong], events["gate_stack"][wrong] = 0, -1
         return events
+
+    # -- for traces that last for months ---------------------------------------
+
+    def sweep(self) -> frozenset[int]:
+        """Forget the processes and network namespaces (inodes) that are gone; return the others.
+
+        What is bounded, such as the namespaces that are watched, then has room for new ones.
+        """
+        alive = set(processes.all_pids())
+        for pid in self._known.keys() - alive:
+            del self._known[pid]
+        self._settled &= alive
+        spaces = frozenset(map(processes.netns, alive))
+        for netns in self.watches.keys() - spaces:
+            del self.watches[netns]
+        if self._wire:
+            self._wire.keep(spaces)
+        self._sampler.renew()
+        return spaces
+
+    def knows(self, pid: int) -> bool:
+        """Tell whether a process was seen and has not ended since."""
+        return pid in self._known
 
     # -- now -------------------------------------------------------------------
 

@@ -39,6 +39,10 @@ class TraceOptions:
     pages: int = 0  # of the perf buffer, per CPU; a power of two; 0: as many as are reasonable
     max_attempts: int = 65536  # sockets in SYN_SENT that can be told apart
     extra_flags: tuple[str, ...] = field(default=())
+    round_ms: int = 50  # events are read so often, or when a quarter of a buffer is full
+    backlog_bytes: int = 256 << 20  # of events that may wait in memory to be handled
+    sample_s: float = 1.0  # network namespaces are sampled so often
+    most_new: int = 0  # of those that attempt something, read from /proc in a round; 0: of all, all
 
     @property
     def targeted(self) -> bool:

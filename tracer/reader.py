@@ -13,7 +13,6 @@ from porttrace.tracer.memory import most_waiting, spare_bytes
 from porttrace.tracer.probe import Probe
 
 ROUND_MS = 50
-_BACKLOG_BYTES = 256 << 20
 
 
 class Reader:
@@ -23,7 +22,8 @@ class Reader:
         self._probe = probe
         self._rounds: deque[tuple[int, Events]] = deque()
         self._bytes = 0
-        self._most = most_waiting(spare_bytes(), _BACKLOG_BYTES)
+        self._round_ms = probe.options.round_ms
+        self._most = most_waiting(spare_bytes(), probe.options.backlog_bytes)
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopped = threading.Event()
@@ -51,9 +51,9 @@ class Reader:
     def _run(self) -> None:
         while not self._stopped.is_set():
             if self._bytes > self._most:
-                self._stopped.wait(ROUND_MS / 1000)
+                self._stopped.wait(self._round_ms / 1000)
             else:
-                self._round(ROUND_MS)
+                self._round(self._round_ms)
         self._round(0)
 
     def _round(self, timeout_ms: int) -> None:

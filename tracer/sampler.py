@@ -44,6 +44,7 @@ class Sampler:
         self.worked_s = 0.0  # seconds of one core
         self.error: Exception | None = None  # what ended it before its time
         self._stop, self._wake = threading.Event(), threading.Event()
+        self._anew = threading.Event()
         self._done, self._left = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -84,6 +85,10 @@ class Sampler:
         """Ask for samples before their time: something failed that they may explain."""
         self._wake.set()
 
+    def renew(self) -> None:
+        """Begin anew: forget what was asked and found so far, which is bounded and grows old."""
+        self._anew.set()
+
     def taken(self) -> tuple[Sample, ...]:
         """Return the samples that were taken since the last call, in order of time."""
         found = []
@@ -122,6 +127,11 @@ class Sampler:
     def _round(self, last: bool) -> None:
         begun_s = time.thread_time()
         with self._lock:
+            if self._anew.is_set():
+                self._anew.clear()
+                self._states, self._neighbours = {}, _Neighbours()
+                self._wanted.clear()
+                self.left_out.clear()
             wanted, places = dict(self._wanted), {n: [*pids] for n, pids in self._places.items()}
         for netns, pids in places.items():
             self._sample(netns, pids, wanted, last)

@@ -88,6 +88,13 @@ class Wire:
         if what not in self.missing:
             self.missing.append(what)
 
+    def keep(self, netns: frozenset[int]) -> None:
+        """Stop watching all other network namespaces (inodes); an open socket would keep them."""
+        for number in self._sockets.keys() - netns:
+            tap = self._sockets.pop(number)
+            if tap is not None:
+                tap.close()
+
     def close(self) -> None:
         """Stop watching. Safe to call twice."""
         for tap in self._sockets.values():
