@@ -340,6 +340,8 @@ def _outcome(
     early = (columns["syn_ns"] == 0) & (last_return >= 0)
     final = (last_return >= 0) & (result < 0) & ~np.isin(-result, _STILL_CONNECTING)
     told = np.maximum(groups.value("error", error), groups.value("error", end))
+    # The program has taken the error already, and asks once more: it is told this one instead.
+    final &= (result != -errno.ECONNABORTED) | (told == 0)
     number = np.where(final, -result, np.where(told > 0, told, 0))
     number = np.where(closed | early | (final & (end < 0)), number, 0)
     # In the middle of its own connect(2) nobody closes the socket: something failed.
