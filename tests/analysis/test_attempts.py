@@ -107,6 +107,13 @@ def test_an_error_that_was_asked_for_stays_when_the_next_call_says_another() -> 
     assert (outcome(row), row["errno"]) == (Outcome.failed, errno.ECONNABORTED)
 
 
+@pytest.mark.parametrize("code", [errno.ENOTSOCK, errno.EBADF, errno.EFAULT])
+def test_a_call_on_a_descriptor_that_is_another_file_by_now_says_nothing(code: int) -> None:
+    attempt = events().connect().syn_sent().in_progress().cancelled()
+    row = row_of(attempt.call_again().returned(-code))
+    assert (outcome(row), row["errno"]) == (Outcome.cancelled, 0)
+
+
 def test_the_end_of_the_trace_leaves_attempts_pending() -> None:
     story = events()
     story.connect(tid=8).syn_sent()
