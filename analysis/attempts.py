@@ -148,7 +148,10 @@ def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
 def _with(carried: Open, events: Events) -> Events:
     kind = events["type"].copy()
     wanted = _IS_WANTED[kind]
-    calls = np.flatnonzero((kind == EventType.RETURN) & (events["start_ns"] == 0))
+    # A later call may not be about the attempt at all: its descriptor was closed, and is a pipe now.
+    later = ((events["flags"] & Flag.AGAIN) != 0) & (events["error"] != -errno.EISCONN)
+    later |= events["start_ns"] == 0
+    calls = np.flatnonzero((kind == EventType.RETURN) & later)
     wanted[calls] &= ~np.isin(-events["error"][calls], _NOT_ATTEMPTS)
     # Nearly always all are wanted: a copy of a large batch costs more than the look.
     new = events if wanted.all() else select(events, wanted)
@@ -340,6 +343,8 @@ def _outcome(
     early = (columns["syn_ns"] == 0) & (last_return >= 0)
     final = (last_return >= 0) & (result < 0) & ~np.isin(-result, _STILL_CONNECTING)
     told = np.maximum(groups.value("error", error), groups.value("error", end))
+    # The program has taken the error already, and asks once more: it is told this one instead.
+    final &= (result != -errno.ECONNABORTED) | (told == 0)
     number = np.where(final, -result, np.where(told > 0, told, 0))
     number = np.where(closed | early | (final & (end < 0)), number, 0)
     # In the middle of its own connect(2) nobody closes the socket: something failed.

@@ -164,13 +164,16 @@ static __always_inline bool same_tuple(struct tuple *a, struct tuple *b)
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2];
 }
 
-/* Is the current thread inside connect(2) on this very socket? */
+/*
+ * Is the current thread inside connect(2) on this very socket, to reach somebody? With AF_UNSPEC,
+ * which is 0, the program takes its attempt back.
+ */
 static __always_inline bool in_connect_on(u64 sock)
 {
 	u32 tid = bpf_get_current_pid_tgid();
 	struct call *c = calls.lookup(&tid);
 
-	return c && c->sock == sock;
+	return c && c->sock == sock && c->family;
 }
 
 /* tcp_reset tells a socket in SYN_SENT ECONNREFUSED (net/ipv4/tcp_input.c). */

@@ -7,6 +7,7 @@ the list, and `verdict` turns it into an exit code.
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from porttrace.tracer import features, modes, namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.features import ROOT
 from porttrace.tracer.hooks import BLIND_SPOT, MODES
+from porttrace.tracer.privileges import KEPT
 from porttrace.tracer.sysctls import sysctl
 
 _NO_TRACING = "no live tracing; recorded traces can still be read"
@@ -40,6 +42,7 @@ def checks(root: Path = ROOT) -> tuple[Check, ...]:
         _bcc(),
         _pid_namespace(root),
         _capabilities(root),
+        *_optional_capabilities(root),
         _bpf_call(root),
         _lockdown(root),
         *_tracing(root),
@@ -92,6 +95,34 @@ def _capabilities(root: Path) -> Check:
     return Check(
         "capabilities", not missing, detail, _NO_TRACING, remedy, essential=True, permission=True
     )
+
+
+# What a trace loses without each, tried by tests/kernel/test_privileges.py.
+_LOST = {
+    "CAP_SYS_ADMIN": "no wire, samples and holders of ports in other network namespaces; no BPF "
+    "programs among suspects",
+    "CAP_SYS_PTRACE": "no executables, libraries, namespaces and holders of ports of other users' "
+    "processes, nor the wire of their namespaces",
+    "CAP_DAC_READ_SEARCH": "no holders of ports and no suspects by descriptors of other users",
+    "CAP_NET_RAW": "nothing of the wire: where a SYN was held or lost is not told",
+    "CAP_NET_ADMIN": "no packet filters and queues among suspects",
+    "CAP_SYSLOG": "no names of functions: where in the kernel a connect is held is not told",
+}
+
+
+def _optional_capabilities(root: Path) -> Iterator[Check]:
+    held = features.effective_capabilities(root)
+    for name, what in KEPT.items():
+        yield Check(
+            name, name in held, what, _LOST[name], _giving(name, root),
+            permission=True, word="limited",
+        )  # fmt: skip
+
+
+def _giving(name: str, root: Path) -> str:
+    if os.geteuid() == 0:
+        return features.permission_hint(root)
+    return f"sudo, or give it {name}: docs/security.md has the command"
 
 
 def _bpf_call(root: Path) -> Check:

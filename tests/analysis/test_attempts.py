@@ -96,6 +96,24 @@ def test_an_end_inside_the_call_is_nobodys_giving_up() -> None:
     assert outcome(row) == Outcome.failed
 
 
+def test_an_error_that_was_asked_for_stays_when_the_next_call_says_another() -> None:
+    # connect, SO_ERROR, connect: the last says ECONNABORTED and clears the way for a new attempt
+    attempt = events().connect().syn_sent().in_progress().refused().asked(errno.ECONNREFUSED)
+    row = row_of(attempt.call_again().returned(-errno.ECONNABORTED))
+    assert (outcome(row), row["errno"]) == (Outcome.refused, errno.ECONNREFUSED)
+    # where nobody was told anything else, it is all that is known
+    attempt = events().connect().syn_sent().in_progress().failed(0)
+    row = row_of(attempt.call_again().returned(-errno.ECONNABORTED))
+    assert (outcome(row), row["errno"]) == (Outcome.failed, errno.ECONNABORTED)
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSOCK, errno.EBADF, errno.EFAULT])
+def test_a_call_on_a_descriptor_that_is_another_file_by_now_says_nothing(code: int) -> None:
+    attempt = events().connect().syn_sent().in_progress().cancelled()
+    row = row_of(attempt.call_again().returned(-code))
+    assert (outcome(row), row["errno"]) == (Outcome.cancelled, 0)
+
+
 def test_the_end_of_the_trace_leaves_attempts_pending() -> None:
     story = events()
     story.connect(tid=8).syn_sent()

@@ -56,6 +56,27 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 400000)
 assert s.connect_ex(("192.0.2.66", 9100)) == 115
 s.close()
 """
+# Takes its attempt back by connecting to nobody, and uses the socket for another one.
+DISSOLVED = """
+import ctypes, socket, struct
+libc = ctypes.CDLL(None, use_errno=True)
+s = socket.socket(); s.setblocking(False)
+assert s.connect_ex(("192.0.2.66", 9100)) == 115
+assert libc.connect(s.fileno(), struct.pack("=H14x", socket.AF_UNSPEC), 16) == 0
+s.setblocking(True)
+assert s.connect_ex(("192.0.2.2", 80)) == 0
+"""
+# Has its error, and asks once more: only the call after that connects.
+ABORTED = """
+import errno, select, socket
+s = socket.socket(); s.setblocking(False)
+assert s.connect_ex(("192.0.2.2", 9)) == errno.EINPROGRESS
+select.select([], [s], [], 10)
+assert s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+assert s.connect_ex(("192.0.2.2", 80)) == errno.ECONNABORTED
+s.setblocking(True)
+assert s.connect_ex(("192.0.2.2", 80)) == 0
+"""
 DENIED_BY_FILTER = """
 import seccomp, errno, socket, sys
 f = seccomp.SyscallFilter(seccomp.ALLOW)
@@ -147,6 +168,18 @@ def test_a_send_timeout_ends_the_call_and_not_the_attempt(site: Site) -> None:
     assert row["outcome"] == "cancelled"
     assert row["blocking"] is True
     assert 0.3 <= (row["end_ns"] - row["syn_ns"]) / 1e9 < 1
+
+
+def test_an_attempt_that_is_taken_back_did_not_fail(site: Site) -> None:
+    first, second = script(site, DISSOLVED).attempts
+    assert (first["outcome"], first["errno"], first["blocking"]) == ("cancelled", 0, False)
+    assert (second["outcome"], second["dport"]) == ("established", 80)
+
+
+def test_an_error_that_was_asked_for_is_not_replaced_by_a_later_call(site: Site) -> None:
+    first, second = script(site, ABORTED).attempts
+    assert (first["outcome"], first["errno"]) == ("refused", 111)
+    assert (second["outcome"], second["dport"]) == ("established", 80)
 
 
 def test_a_filter_that_denies_is_an_answer_before_the_kernels_connect(site: Site) -> None:

@@ -10,7 +10,9 @@ import pytest
 from fakehost import FakeHost
 from porttrace.tracer import checks as module
 from porttrace.tracer import features
+from porttrace.tracer.capabilities import bits
 from porttrace.tracer.checks import Check, checks, verdict
+from porttrace.tracer.privileges import KEPT
 
 
 @pytest.fixture
@@ -95,6 +97,28 @@ def test_a_refused_bpf_call_is_a_fault_despite_capabilities(
     assert verdict(checks(host.root)) == 3
     monkeypatch.setattr(features, "load_trial", lambda: errno.ENOSYS)
     assert verdict(checks(host.root)) == 4
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_an_optional_capability_has_its_price_and_does_not_decide(
+    host: FakeHost, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    essential = {"CAP_BPF", "CAP_PERFMON", "CAP_DAC_READ_SEARCH"}
+    host.capabilities(bits((essential | set(KEPT)) - {name}))
+    found = named(host)
+    assert {each: found[each].ok for each in KEPT} == {each: each != name for each in KEPT}
+    check = found[name]
+    assert check.detail == KEPT[name] and check.cost and name in check.remedy
+    assert not check.essential and check.word == "limited"
+    # it is essential for whoever is not root: then that is another line
+    assert verdict(checks(host.root)) == (3 if name in essential else 0)
+
+
+def test_root_without_a_capability_is_not_sent_to_sudo(host: FakeHost) -> None:
+    host.capabilities(bits(set(KEPT) - {"CAP_SYS_PTRACE"}))
+    check = named(host)["CAP_SYS_PTRACE"]
+    assert check.ok is False and "sudo" not in check.remedy and check.permission
 
 
 def test_verdict_counts_essential_faults_only() -> None:
