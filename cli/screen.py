@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import select
 import signal
 import sys
@@ -23,6 +24,8 @@ from rich.text import Text
 from porttrace.analysis.render.top import Line, screen
 from porttrace.analysis.top import SORTS, Now, sorted_by
 
+# What arrows, function keys and letters with Alt send.
+_SEVERAL = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
 _STYLES = {"key": "underline", "red": "bold red", "yellow": "yellow"}
 
 
@@ -96,7 +99,7 @@ class Screen:
         with self._unless_lost():
             pressed = os.read(self._keys, 256)
         self.lost |= not pressed  # hung up
-        return "" if pressed.startswith(b"\x1b") else pressed.decode(errors="ignore")
+        return _SEVERAL.sub(b"", pressed).decode(errors="ignore")
 
     def suspend(self) -> None:
         """Give the terminal back and stand still until this process is told to go on."""

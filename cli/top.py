@@ -1,6 +1,7 @@
 """`porttrace top`: who waits for what right now, a line a process, until somebody ends it."""
 
 import os
+import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -86,7 +87,7 @@ def top(
             watch.turn()
             ended = over(options, None) or (once and watch.last is not None)
         if ended and not once:
-            watch.show()  # what was seen last, while there is somebody to be asked
+            watch.end()
     if ended and not once:
         _say_ended(watch, output)
 
@@ -105,5 +106,6 @@ def _screen(sort: str) -> Output:
 def _say_ended(watch: Watch, output: Output) -> None:
     if watch.last and not isinstance(output, Lines):
         # The screen is gone, and with it what was seen in the end.
-        click.echo(plain(watch.last, watch.about, PIPE_WIDTH))
+        width = min(shutil.get_terminal_size().columns, PIPE_WIDTH)
+        click.echo(plain(watch.last, watch.about, width))
     click.echo("note: all processes that were traced have ended", err=True)

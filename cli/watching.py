@@ -126,6 +126,12 @@ class Watch:
         self.last = self._look()
         self._output.show(self.last, self.about)
 
+    def end(self) -> None:
+        """Take what is left of a trace that is over, and show the last look at it."""
+        self._take(self._live.finish())
+        self._find()
+        self.show()
+
     def _look(self) -> Now:
         session, now_ns = self._session, time.monotonic_ns()
         session.look()

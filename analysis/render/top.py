@@ -123,11 +123,10 @@ def _verdict(findings: Sequence[Finding], width: int) -> str:
         return ""
     rule = findings[0].rule
     doubt = "" if level(findings[0]) == "firm" else "?"
-    more = f" +{len(findings) - 1}" if len(findings) > 1 else ""
     if width >= _WIDE:
+        more = f" +{len(findings) - 1}" if len(findings) > 1 else ""
         return f"{rule}{doubt}{more}"
-    room = _NAME - len(doubt) - len(more)
-    return f"{clipped(rule.removesuffix('-connects'), room)}{doubt}{more}"
+    return f"{clipped(rule.removesuffix('-connects'), _NAME - len(doubt))}{doubt}"
 
 
 def _colour(findings: Sequence[Finding]) -> str:

@@ -66,7 +66,8 @@ def standing(**marks: int) -> np.void:
     row = np.zeros(1, ATTEMPT)
     for name, value in {"call_ns": 1, "syn_ns": 2, **marks}.items():
         row[name] = value
-    return row[0]
+    found: np.void = row[0]
+    return found
 
 
 @pytest.mark.parametrize(
