@@ -118,12 +118,14 @@ def tree(into: Path, python: int, porttrace: Path) -> None:
     _same_modes(into)
 
 
-# Whatever the umask of who builds was.
+# Whatever the umask of who builds was, and the time: nfpm takes both from the files.
 def _same_modes(folder: Path) -> None:
-    for path in folder.rglob("*"):
+    epoch_s = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (epoch_s, epoch_s), follow_symlinks=False)
         if path.is_symlink():
             continue
-        runs = path.is_dir() or path.parent.name == "bin"
+        runs = path.is_dir() or path.parent.name in ("bin", "maintainer")
         path.chmod(0o755 if runs else 0o644)
 
 
@@ -145,7 +147,8 @@ def package(name: str, porttrace: Path, version: str = "") -> Path:
     stage.mkdir(parents=True)
     tree(stage / "tree", target.python, porttrace)
     share(stage / "share")
-    (stage / "packages").symlink_to(HERE)
+    shutil.copytree(HERE, stage / "packages", ignore=shutil.ignore_patterns("__pycache__"))
+    _same_modes(stage / "packages")
     return pack(name, version or porttrace.name.split("-")[1])
 
 
