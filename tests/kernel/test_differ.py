@@ -129,6 +129,14 @@ def test_what_differs_is_found(
     assert kinds(differ, told) == expected
 
 
+def test_an_unknown_end_is_no_difference_where_losses_were_told(
+    differ: ModuleType, told: Any
+) -> None:
+    told.rows[1] = replace(told.rows[1], outcome="unknown", end_s=0.0)
+    assert kinds(differ, told) == {"result"}
+    assert kinds(differ, replace(told, lost=1)) == set()
+
+
 def test_ss_sees_what_others_do_not_and_the_reverse(differ: ModuleType, told: Any) -> None:
     told.rows[2] = replace(told.rows[2], end_s=11.05)
     assert kinds(differ, told) == {"in SYN_SENT for ss alone"}

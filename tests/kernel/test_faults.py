@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).parent.parent.parent / "bench" / "faults.py"
 
 
 def _loaded() -> ModuleType:
+    sys.path.insert(0, str(SCRIPT.parent))  # where trialkit.py and hardships.py are
     spec = importlib.util.spec_from_file_location("faults", SCRIPT)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -23,6 +24,7 @@ def _loaded() -> ModuleType:
 
 
 faults = _loaded()
+trialkit = sys.modules["trialkit"]
 # At random moments: more than one of them. Others take long, or do not depend on chance.
 TIMES = {"kill": 4, "pipe-closed": 2, "target-exits": 2}
 
@@ -36,13 +38,16 @@ def bench() -> Iterator[Any]:
 @pytest.mark.parametrize("name", faults.TRIALS)
 def test_it_holds(name: str, bench: Any) -> None:
     for _ in range(TIMES.get(name, 1)):
-        print(name, faults.TRIALS[name](bench))
+        try:
+            print(name, faults.TRIALS[name](bench))
+        except faults.NotTriedError as error:
+            pytest.skip(str(error))
 
 
 def test_a_loss_that_is_not_told_is_noticed(bench: Any) -> None:
     # The trials can fail: a recording that is short of events is not "exact".
     made = faults.made(bench)
-    found = faults.record(bench, bench.storm(50))
+    found = trialkit.record(bench, bench.storm(50))
     assert found.is_all_of(made.by(50)) and not found.is_all_of(made.by(51))
     assert found.ends == 50
 
