@@ -6,16 +6,18 @@ is not over yet stands in it as `pending`.
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.analysis.attempts import Open, flush, mark_losses
+from porttrace.analysis.attempts import Open, complete, flush, mark_losses
 from porttrace.analysis.binds import with_ports
 from porttrace.analysis.concurrency import open_at_start
 from porttrace.analysis.model import (
     ATTEMPT,
     Attempts,
+    Columns,
     Loss,
     Outcome,
     Process,
@@ -23,7 +25,8 @@ from porttrace.analysis.model import (
     Trace,
     start_ns,
 )
-from porttrace.analysis.rows import in_order
+from porttrace.analysis.pairs import in_sequence
+from porttrace.analysis.rows import in_order, taken
 from porttrace.tracer.event import Events, EventType, Flag
 from porttrace.tracer.facts import Held
 
@@ -93,6 +96,55 @@ def assemble(
     return dataclasses.replace(trace, binds=with_ports(trace.binds, rows))
 
 
+def assemble_columns(
+    about: Trace, finished: list[Columns], carried: Open, held: Iterable[Held] = ()
+) -> Trace:
+    """Return what `assemble` does, by column: those of a file that are always zero take no memory.
+
+    Takes the parts out of the list, so that none is there twice.
+    """
+    finished.append(Columns(flush(carried, about.losses)))
+    columns = _in_order(_with_held(finished, held))
+    flying, wanting = open_at_start(columns)
+    found = {
+        "in_flight_at_start": flying,
+        "demand_at_start": wanting,
+        "watched": watched(columns, about.processes, about.watches),
+    }
+    if about.losses:
+        found["complete"] = complete(columns, about.losses)
+    columns = Columns.packed(len(columns), columns.there() | _typed(found))
+    return dataclasses.replace(about, attempts=columns, binds=with_ports(about.binds, columns))
+
+
+def _typed(columns: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name: each.astype(ATTEMPT[name], copy=False) for name, each in columns.items()}
+
+
+def _with_held(parts: list[Columns], held: Iterable[Held]) -> list[Columns]:
+    # Rows come in the order of their ids, and held ones get the next.
+    waiting = held_rows(held)
+    if len(waiting):
+        last_id = max(int(part["attempt_id"].max(initial=0)) for part in parts)
+        waiting["attempt_id"] = np.arange(len(waiting)) + 1 + last_id
+        parts.append(Columns(waiting))
+    return parts
+
+
+def _in_order(parts: list[Columns]) -> Columns:
+    # By first mark, then by id; one column after the other, each out of all parts.
+    order = in_sequence(np.concatenate([start_ns(part) for part in parts]))
+    there = [(len(part), part.there()) for part in taken(parts)]
+    columns = {}
+    for name in ATTEMPT.names or ():
+        values = [(number, known.pop(name, None)) for number, known in there]
+        if any(each is not None and each.view(np.uint8).any() for _, each in values):
+            nothing = np.zeros((), ATTEMPT[name])
+            whole = [np.broadcast_to(nothing, n) if each is None else each for n, each in values]
+            columns[name] = np.concatenate(whole)[order]
+    return Columns.packed(len(order), columns)
+
+
 def watched(
     attempts: Table, processes: Mapping[int, Process], watches: Mapping[int, int]
 ) -> npt.NDArray[np.bool_]:
@@ -100,6 +152,8 @@ def watched(
 
     `watches`: network namespace (inode) to since when, ns.
     """
+    if not watches:
+        return np.zeros(len(attempts), np.bool_)
     pids, which = np.unique(attempts["pid"], return_inverse=True)
     never = np.iinfo(np.int64).max
     known = [processes.get(pid) for pid in pids.tolist()]

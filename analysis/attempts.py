@@ -7,12 +7,14 @@ on the watermark only, never on the cut.
 """
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from porttrace.analysis.eventcolumns import EventColumns, Part
 from porttrace.analysis.grouped import (
     NEVER,
     Grouped,
@@ -26,12 +28,14 @@ from porttrace.analysis.model import (
     ATTEMPT,
     RESENT_KEPT,
     Attempts,
+    Columns,
     Loss,
     Origin,
     Outcome,
+    Table,
     start_ns,
 )
-from porttrace.analysis.rows import copied, joined, select, take
+from porttrace.analysis.rows import copied
 from porttrace.tracer.event import Events, EventType, Flag, no_events
 
 # Events of one attempt lie this close to its END, or are not looked at.
@@ -64,7 +68,7 @@ _WAYS = np.full(256, Origin.other, np.uint8)
 _WAYS[1:5] = [Origin.connect, Origin.io_uring, Origin.fastopen, Origin.kernel]
 # Results of calls that are mistakes of the program, not attempts to reach anybody.
 _NOT_ATTEMPTS = (errno.EISCONN, errno.EBADF, errno.ENOTSOCK, errno.EFAULT, errno.EINVAL)
-_KINDS = (
+KINDS = (
     EventType.START,
     EventType.END,
     EventType.RETURN,
@@ -73,11 +77,19 @@ _KINDS = (
     EventType.SEED,
     EventType.WIRE,
 )
-_IS_WANTED = np.isin(np.arange(256), _KINDS)  # by type
+"""Types of the events that tell of attempts."""
+
+_IS_WANTED = np.isin(np.arange(256), KINDS)  # by type
 # What one event tells of an attempt, by the names of both.
 _TOLD = (
     "pid", "tid", "uid", "cgroup", "comm", "saddr", "daddr", "dport", "family",
     "gate_stack", "connect_stack",
+)  # fmt: skip
+
+# ... and what the wire probe tells.
+_BY_WIRE = (
+    "wire_ns", "wire_last_ns", "answer_ns", "wire_count", "answer", "answers",
+    "icmp_type", "icmp_code",
 )  # fmt: skip
 
 # What has been worked out of each attempt, by the name of its column in ATTEMPT.
@@ -98,12 +110,17 @@ def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Op
     `watermark_ns`: no event older than this will come any more. Returns finished rows
     (shape (n,), dtype ATTEMPT, in order of completion) and what is open.
     """
-    everything = _with(carried, events)
-    groups = without_orphans(grouped(everything))
+    columns, still = step_columns([(events, {})], carried, watermark_ns)
+    return columns[:], still
+
+
+def step_columns(parts: Sequence[Part], carried: Open, watermark_ns: int) -> tuple[Columns, Open]:
+    """Do what `step` does with the events of several parts; the rows come by column."""
+    groups = without_orphans(grouped(_with(carried, parts)))
     found = _found(groups)
     finished = found.done_ns < watermark_ns
-    rows = found.numbered(finished & ~groups.lone, carried.next_id)
-    return rows, Open(groups.of(~finished, everything), carried.next_id + len(rows))
+    done = found.numbered(finished & ~groups.lone, carried.next_id)
+    return done, Open(groups.of(~finished), carried.next_id + len(done))
 
 
 def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
@@ -112,8 +129,8 @@ def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
     An attempt without an end is `pending`, or `unknown` when events were lost after
     it began: its end may have been among them.
     """
-    groups = grouped(carried.events)
-    rows = _found(groups).numbered(~groups.lone, carried.next_id)
+    groups = grouped(EventColumns([(carried.events, {})]))
+    rows = _found(groups).numbered(~groups.lone, carried.next_id)[:]
     if losses and len(rows):
         last_loss = max(loss.last_ns for loss in losses)
         touched = (rows["outcome"] == Outcome.pending) & (start_ns(rows) <= last_loss)
@@ -123,8 +140,8 @@ def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
 
 def pending(carried: Open) -> Attempts:
     """Return the open attempts as they stand, without an id of their own (0)."""
-    groups = grouped(carried.events)
-    return _found(groups).rows(np.flatnonzero(~groups.lone))
+    groups = grouped(EventColumns([(carried.events, {})]))
+    return _found(groups).rows(np.flatnonzero(~groups.lone))[:]
 
 
 def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
@@ -132,8 +149,14 @@ def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
     if not losses:
         return attempts
     marked = copied(attempts)
-    begin = start_ns(marked)
-    end = np.maximum(marked["end_ns"], marked["return_ns"])
+    marked["complete"] = complete(attempts, losses)
+    return marked
+
+
+def complete(attempts: Table, losses: tuple[Loss, ...]) -> Mask:
+    """Tell which of the rows are complete, and no loss (at least one) overlaps their life."""
+    begin = start_ns(attempts)
+    end = np.maximum(attempts["end_ns"], attempts["return_ns"])
     end = np.where(end == 0, NEVER, end)
     # Of the losses that began before a row's end, some were not over before its beginning.
     first, last = (
@@ -141,21 +164,22 @@ def mark_losses(attempts: Attempts, losses: tuple[Loss, ...]) -> Attempts:
         for times in zip(*((loss.first_ns, loss.last_ns) for loss in losses), strict=True)
     )
     begun, over = np.searchsorted(first, end, "right"), np.searchsorted(last, begin, "left")
-    marked["complete"] &= begun <= over
-    return marked
+    untouched: Mask = attempts["complete"] & (begun <= over)
+    return untouched
 
 
-def _with(carried: Open, events: Events) -> Events:
-    kind = events["type"].copy()
+def _with(carried: Open, parts: Sequence[Part]) -> EventColumns:
+    everything = EventColumns([(carried.events, {}), *parts])
+    kind, error = everything["type"], everything["error"]
     wanted = _IS_WANTED[kind]
-    # A later call may not be about the attempt at all: its descriptor was closed, and is a pipe now.
-    later = ((events["flags"] & Flag.AGAIN) != 0) & (events["error"] != -errno.EISCONN)
-    later |= events["start_ns"] == 0
+    # A later call may not be about the attempt at all: its descriptor is another file by now.
+    later = ((everything["flags"] & Flag.AGAIN) != 0) & (error != -errno.EISCONN)
+    later |= everything["start_ns"] == 0
     calls = np.flatnonzero((kind == EventType.RETURN) & later)
-    wanted[calls] &= ~np.isin(-events["error"][calls], _NOT_ATTEMPTS)
-    # Nearly always all are wanted: a copy of a large batch costs more than the look.
-    new = events if wanted.all() else select(events, wanted)
-    return joined([carried.events, new], new.dtype) if len(carried.events) else new
+    wanted[calls] &= ~np.isin(-error[calls], _NOT_ATTEMPTS)
+    if wanted.all():
+        return everything
+    return EventColumns([(carried.events, {}), *parts], np.flatnonzero(wanted))
 
 
 @dataclass(frozen=True)
@@ -165,25 +189,26 @@ class _Found:
     columns: _Columns
     done_ns: Times  # when it cannot change any more
 
-    def rows(self, which: Index) -> Attempts:
-        """Return ATTEMPT rows of the attempts `which` (positions in `best`), all numbered 0."""
-        rows, told = np.zeros(len(which), ATTEMPT), take(self.groups.events, self.best[which])
-        for name in _TOLD:
-            rows[name] = told[name]
+    def rows(self, which: Index) -> Columns:
+        """Return the attempts `which` (positions in `best`), all numbered 0."""
+        told = self.groups.order[self.best[which]]
+        columns = {name: self.groups.events[name][told] for name in _TOLD}
+        columns["family"][_is_mapped(columns["daddr"])] = _AF_INET
         for name, values in self.columns.items():
-            rows[name] = values[which]
-        rows["family"][_is_mapped(told["daddr"])] = _AF_INET
-        return rows
+            columns[name] = values[which].astype(ATTEMPT[name], copy=False)
+        # Most marks are in no attempt of a batch, and what is not there takes no memory.
+        there = {name: each for name, each in columns.items() if each.view(np.uint8).any()}
+        return Columns.packed(len(which), there)
 
-    def numbered(self, mask: Mask, next_id: int) -> Attempts:
-        """Return ATTEMPT rows of those in `mask`, from `next_id` on in the order of their ends."""
+    def numbered(self, mask: Mask, next_id: int) -> Columns:
+        """Return the attempts in `mask`, from `next_id` on in the order of their ends."""
         # Completion times do not depend on the cut, so neither do the numbers.
         which = np.flatnonzero(mask)
         tid = self.groups.column("tid")[self.best[which]]
         order = np.lexsort((tid, self.columns["syn_ns"][which], self.done_ns[which]))
         rows = self.rows(which[order])
-        rows["attempt_id"] = np.arange(next_id, next_id + len(rows))
-        return rows
+        numbers = np.arange(next_id, next_id + len(rows), dtype=np.uint64)
+        return Columns.packed(len(rows), {**rows.there(), "attempt_id": numbers})
 
 
 def _is_mapped(addresses: npt.NDArray[np.void]) -> Mask:
@@ -238,7 +263,7 @@ def _closes_ns(groups: Grouped, end_ns: Times, first_return: Index) -> Times:
 def _best(groups: Grouped, end: Index) -> Index:
     # END tells most (ports included), then START; a RETURN has no local address.
     begun = groups.first(groups.of_kind(EventType.START, EventType.SEED))
-    any_event = np.append(groups.heads[1:], len(groups.events))[: groups.count] - 1
+    any_event = np.append(groups.heads[1:], groups.size)[: groups.count] - 1
     return np.where(end >= 0, end, np.where(begun >= 0, begun, any_event))
 
 
@@ -246,13 +271,14 @@ def _counts(groups: Grouped) -> _Columns:
     resent = groups.group[groups.of_kind(EventType.RETRANSMIT)]
     own = groups.column("type") != EventType.WIRE
     with_port = groups.last(np.flatnonzero((groups.column("sport") != 0) & own))
-    started = groups.first(groups.of_kind(EventType.START))
-    return {
-        "sport": groups.value("sport", with_port),
-        "retransmits": np.bincount(resent, minlength=groups.count),
-        "resent": _resent(groups),
-        "kernel_in_flight": groups.value("in_flight", started),
-    }
+    columns: _Columns = {"sport": groups.value("sport", with_port)}
+    if groups.some("in_flight"):
+        started = groups.first(groups.of_kind(EventType.START))
+        columns["kernel_in_flight"] = groups.value("in_flight", started)
+    if len(resent):
+        columns["retransmits"] = np.bincount(resent, minlength=groups.count)
+        columns["resent"] = _resent(groups)
+    return columns
 
 
 def _resent(groups: Grouped) -> npt.NDArray[np.void]:
@@ -268,21 +294,23 @@ def _resent(groups: Grouped) -> npt.NDArray[np.void]:
 
 # What the wire probe saw is told, as far as it is known then, by each later event of the socket.
 def _wire(groups: Grouped) -> _Columns:
-    told = groups.last(np.flatnonzero(groups.column("wire_ns")))
-    names = (
-        "wire_ns", "wire_last_ns", "answer_ns", "wire_count", "answer", "answers",
-        "icmp_type", "icmp_code",
-    )  # fmt: skip
-    columns: _Columns = {name: groups.value(name, told) for name in names}
-    dropped = groups.last(np.flatnonzero(groups.column("drop_reason")))
-    columns["drop_reason"] = groups.value("drop_reason", dropped)
-    translated = groups.last(groups.of_kind(EventType.WIRE))
-    for name in ("sport", "dport"):
-        columns[f"wire_{name}"] = groups.value(name, translated)
+    columns: _Columns = {}
+    if groups.some("wire_ns"):
+        told = groups.last(groups.having("wire_ns"))
+        columns = {name: groups.value(name, told) for name in _BY_WIRE}
+    if groups.some("drop_reason"):
+        dropped = groups.last(groups.having("drop_reason"))
+        columns["drop_reason"] = groups.value("drop_reason", dropped)
+    translated = groups.of_kind(EventType.WIRE)
+    return columns | _translated(groups, groups.last(translated)) if len(translated) else columns
+
+
+def _translated(groups: Grouped, where: Index) -> _Columns:
+    columns: _Columns = {f"wire_{name}": groups.value(name, where) for name in ("sport", "dport")}
+    there = where >= 0
     for name in ("saddr", "daddr"):
         addresses = np.zeros(groups.count, "V16")
-        there = translated >= 0
-        addresses[there] = groups.events[name][translated[there]]
+        addresses[there] = groups.events[name][groups.order[where[there]]]
         columns[f"wire_{name}"] = addresses
     return columns
 
@@ -290,11 +318,11 @@ def _wire(groups: Grouped) -> _Columns:
 def _marks(groups: Grouped, end_ns: Times, last_return: Index) -> _Columns:
     # Those of the first call: a later one found the socket connecting already.
     own = ~groups.again
-    marks = {
-        name: groups.value(name, groups.first(np.flatnonzero((groups.column(name) != 0) & own)))
-        for name in ("gate_ns", "call_ns", "sleep_ns", "kernel_ns", "kernel_return_ns")
-    }
-    syn_ns = groups.value("start_ns", groups.first(np.flatnonzero(groups.column("start_ns"))))
+    marks = {}
+    for name in ("gate_ns", "call_ns", "sleep_ns", "kernel_ns", "kernel_return_ns"):
+        having = groups.having(name)
+        marks[name] = groups.value(name, groups.first(having[own[having]]))
+    syn_ns = groups.value("start_ns", groups.first(groups.having("start_ns")))
     return_ns = groups.value("time_ns", last_return)
     failed_early = (syn_ns == 0) & (last_return >= 0)
     end_ns = np.where(failed_early, return_ns, end_ns)
@@ -303,7 +331,7 @@ def _marks(groups: Grouped, end_ns: Times, last_return: Index) -> _Columns:
 
 def _origin(groups: Grouped, marks: _Columns, first_return: Index) -> npt.NDArray[np.uint8]:
     seeded = groups.first(groups.of_kind(EventType.SEED)) >= 0
-    told = groups.value("origin", groups.first(np.flatnonzero(groups.column("origin"))))
+    told = groups.value("origin", groups.first(groups.having("origin")))
     # Returned 0 before the socket left SYN_SENT: TCP_FASTOPEN_CONNECT defers the SYN.
     returned_ns = groups.value("time_ns", first_return)
     deferred = (first_return >= 0) & (groups.value("error", first_return) == 0)

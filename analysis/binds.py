@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from porttrace.analysis.model import BIND, Attempts, BindCall, Binds, no_binds
+from porttrace.analysis.model import BIND, BindCall, Binds, Table, no_binds
 from porttrace.tracer.event import Events, EventType
 
 _CALL_OF = {
@@ -57,7 +57,7 @@ def joined_binds(parts: Iterable[Binds]) -> Binds:
     return rows[np.argsort(rows["time_ns"], kind="stable")]
 
 
-def with_ports(binds: Binds, attempts: Attempts) -> Binds:
+def with_ports(binds: Binds, attempts: Table) -> Binds:
     """Return `binds` with ports that the kernel chose, where the socket's next act tells them.
 
     That is a listen(2) or an attempt of the same descriptor, when it came soon.
@@ -78,7 +78,7 @@ def with_ports(binds: Binds, attempts: Attempts) -> Binds:
 
 
 def _acts(
-    binds: Binds, attempts: Attempts
+    binds: Binds, attempts: Table
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
     # What tells the port of a socket: whose (pid and descriptor), when, which port; sorted so.
     listens = binds[(binds["call"] == BindCall.listen) & (binds["port_asked"] > 0)]

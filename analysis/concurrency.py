@@ -4,7 +4,7 @@
 Intervals are half open, so an attempt that ends when another starts never overlaps it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,10 @@ def scope_keys(attempts: Table, scope: str, processes: Mapping[int, Process] | N
     of its address and port among those of `attempts`.
     """
     if scope == "destination":
-        return _destination_keys(attempts)
+        return _once(attempts, scope, None, lambda: _destination_keys(attempts))
     if scope == "netns":
-        return _netns_keys(attempts, processes or {})
+        known = processes or {}
+        return _once(attempts, scope, processes, lambda: _netns_keys(attempts, known))
     if scope == "thread":
         # A seeded socket has no thread: it shares one key per process, below all thread ids.
         tid, pid = attempts["tid"].astype(np.int64), attempts["pid"].astype(np.int64)
@@ -46,6 +47,17 @@ def scope_keys(attempts: Table, scope: str, processes: Mapping[int, Process] | N
         return np.zeros(len(attempts), np.int64)
     column = {"process": "pid", "user": "uid", "cgroup": "cgroup"}[scope]
     return attempts[column].astype(np.int64)
+
+
+# What took a look at every row is kept with them: rule after rule asks for it.
+def _once(attempts: Table, scope: str, of: object, make: Callable[[], Ints]) -> Ints:
+    if not isinstance(attempts, Columns):
+        return make()
+    found = attempts.keys.get(scope)
+    if found is None or found[0] is not of:
+        found = attempts.keys[scope] = (of, make())
+        found[1].flags.writeable = False
+    return found[1]
 
 
 def _destination_keys(attempts: Table) -> Ints:
@@ -62,14 +74,18 @@ def _destination_keys(attempts: Table) -> Ints:
 
 
 def _ranks(values: npt.NDArray[np.integer[Any]]) -> Ints:
-    ranks: Ints = np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    # As np.unique(values, return_inverse=True), which sorts all values with their places.
+    distinct = np.unique(values)
+    ranks: Ints = np.searchsorted(distinct, values).astype(np.int64, copy=False)
     return ranks
 
 
 def _netns_keys(attempts: Table, processes: Mapping[int, Process]) -> Ints:
-    pids, back = np.unique(attempts["pid"], return_inverse=True)
+    pids = np.unique(attempts["pid"])
+    if not len(pids):
+        return np.empty(0, np.int64)
     inodes = [processes[p].netns if p in processes else 0 for p in pids.tolist()]
-    return np.array(inodes, np.int64)[back] if len(pids) else np.empty(0, np.int64)
+    return np.array(inodes, np.int64)[np.searchsorted(pids, attempts["pid"])]
 
 
 def steps(scope_key: Ints, starts: Ints, ends: Ints) -> Steps:

@@ -7,6 +7,7 @@ counts as evidence is how often the answers change together with the number in f
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -59,13 +60,24 @@ class Denial:
 
 
 @dataclass(frozen=True)
-class _Decisions:
-    # When each attempt asked and was answered by whatever may deny; for one errno.
+class Decisions:
+    """When each attempt asked and was answered by whatever may deny; for one errno."""
+
     asked: Ints
     decided: Ints  # at the latest
     begun: Ints  # surely in flight from here
     over: Ints
     denied: Bools
+
+    @cached_property
+    def met_at_all(self) -> Ints:
+        """How many others of all attempts each denial met: of one user, all of his are the same."""
+        return _met(np.zeros(len(self.asked), np.int64), self)
+
+    def met(self, keys: Ints) -> Ints:
+        """Return how many others of its key each denial met, in the order of the attempts."""
+        one = len(keys) > 0 and int(keys.min()) == int(keys.max())
+        return self.met_at_all if one else _met(keys, self)
 
 
 def denied_at_once(attempts: Table) -> Bools:
@@ -76,13 +88,17 @@ def denied_at_once(attempts: Table) -> Bools:
     return np.asarray(failed & quick)
 
 
-def denials(trace: Trace, scope: str, errno: int) -> list[Denial]:
-    """Return the groups of `scope` whose attempts `errno` may have been denied by a throttle."""
-    attempts = trace.columns
-    keys = scope_keys(attempts, scope, trace.processes)
-    at = _decisions(trace, errno)
+def denials(
+    trace: Trace, scope: str, errno: int, decisions: Decisions | None = None
+) -> list[Denial]:
+    """Return the groups of `scope` whose attempts `errno` may have been denied by a throttle.
+
+    `decisions` are `decisions_of` this errno, for whoever asks for several scopes.
+    """
+    keys = scope_keys(trace.columns, scope, trace.processes)
+    at = decisions or decisions_of(trace, errno)
     found = []
-    groups, tried = _worth_testing(keys, at.denied, _met(keys, at))
+    groups, tried = _worth_testing(keys, at.denied, at.met(keys))
     for key in groups:
         rows = np.flatnonzero(keys == key)
         rows = rows[np.argsort(at.asked[rows], kind="stable")]
@@ -96,7 +112,8 @@ def _asked(attempts: Table) -> Ints:
     return np.where(call > 0, call, start_ns(attempts))
 
 
-def _decisions(trace: Trace, errno: int) -> _Decisions:
+def decisions_of(trace: Trace, errno: int) -> Decisions:
+    """Return when each attempt asked, and was answered by whatever may deny with `errno`."""
     attempts = trace.columns
     denied = denied_at_once(attempts) & (attempts["errno"] == errno)
     asked, syn = _asked(attempts), attempts["syn_ns"].astype(np.int64)
@@ -106,12 +123,12 @@ def _decisions(trace: Trace, errno: int) -> _Decisions:
     late = denied & (syn > 0)
     way_ns = int(np.median(over[late] - syn[late])) if late.any() else 0
     decided = np.where(denied, over, np.minimum(sent + way_ns, over))
-    return _Decisions(asked, decided, np.minimum(sent + way_ns, over), over, denied)
+    return Decisions(asked, decided, np.minimum(sent + way_ns, over), over, denied)
 
 
 # How many of the same key were in flight: begun by one time, and not over until another. Denied
 # ones never were, and nobody counts himself.
-def _span(keys: Ints, at: _Decisions, begun: Ints, by: Ints, over: Ints, until: Ints) -> Ints:
+def _span(keys: Ints, at: Decisions, begun: Ints, by: Ints, over: Ints, until: Ints) -> Ints:
     there = ~at.denied & (over > begun)
     before = _number(keys[there], begun[there], keys, by)
     gone = _number(keys[there], over[there], keys, until)
@@ -120,7 +137,7 @@ def _span(keys: Ints, at: _Decisions, begun: Ints, by: Ints, over: Ints, until: 
 
 
 # The same at the denials alone, in the order of asking: which are few.
-def _met(keys: Ints, at: _Decisions) -> Ints:
+def _met(keys: Ints, at: Decisions) -> Ints:
     there, asked, key = ~at.denied, at.asked[at.denied], keys[at.denied]
     before = _number(keys[there], at.asked[there], key, asked)
     return np.asarray(before - _number(keys[there], at.over[there], key, asked))
@@ -147,9 +164,9 @@ def _worth_testing(keys: Ints, denied: Bools, met: Ints) -> tuple[list[int], int
 
 
 def _examined(
-    trace: Trace, scope: str, key: int, errno: int, rows: Ints, at: _Decisions, lag: int, tried: int
+    trace: Trace, scope: str, key: int, errno: int, rows: Ints, at: Decisions, lag: int, tried: int
 ) -> Denial:
-    here = _Decisions(*(getattr(at, name)[rows] for name in _Decisions.__dataclass_fields__))
+    here = Decisions(*(getattr(at, name)[rows] for name in Decisions.__dataclass_fields__))
     same = np.zeros(len(rows), np.int64)
     # In the order of asking; and the least and the most that there can have been at the decision.
     strict = _span(same, here, here.asked, here.asked, here.over, here.asked)
@@ -212,7 +229,7 @@ def hypergeometric_tail(busy_denied: int, busy: int, free_passed: int, free: int
 
 # A limit of b in any stretch of time: denials come within that time of the b-th last that passed,
 # the others later. The best such limit, by the share that it explains of the worse explained side.
-def _window_fit(here: _Decisions) -> float:
+def _window_fit(here: Decisions) -> float:
     passed = np.sort(here.asked[~here.denied])
     best = 0.0
     for burst in range(1, min(len(passed), 64) + 1):

@@ -15,12 +15,12 @@ from porttrace.analysis.bind_told import Told
 from porttrace.analysis.holds import PLACES, waits
 from porttrace.analysis.model import (
     Answer,
-    Attempts,
     BindCall,
     Binds,
     Origin,
     Outcome,
     Process,
+    Table,
     Trace,
     start_ns,
 )
@@ -207,7 +207,7 @@ def _wire_columns(trace: Trace) -> dict[str, Any]:
     }
 
 
-def _process_columns(rows: Attempts, processes: Mapping[int, Process]) -> dict[str, Any]:
+def _process_columns(rows: Table, processes: Mapping[int, Process]) -> dict[str, Any]:
     # What /proc said, for each pid once.
     pids, back = np.unique(rows["pid"], return_inverse=True)
     known = [processes.get(pid, Process(pid)) for pid in pids.tolist()]

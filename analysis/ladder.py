@@ -5,6 +5,7 @@ With `tcp_syn_linear_timeouts` = 0 (and before that sysctl, up to Linux 6.4) the
 4, 5, 7, 11, 19, 35, 67, and gives up at 131 s.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ class Ladder:
     give_up_s: float
 
 
+@functools.lru_cache
 def ladder(retries: int, linear: int) -> Ladder:
     """Return the ladder for `tcp_syn_retries` (or TCP_SYNCNT) and `tcp_syn_linear_timeouts`.
 

@@ -44,22 +44,56 @@ def _dense(keys: Sequence[Ints]) -> list[Ints]:
     return [rank[part - lowest] for part in keys]
 
 
+def in_sequence(values: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:
+    """Return the positions of `values` sorted by value, those of equal values in their order."""
+    number, (lowest, highest) = len(values), _range([values])
+    bits = number.bit_length()
+    if (highest - lowest).bit_length() + bits > _BITS:
+        return np.argsort(values, kind="stable")
+    # The position stands below the value: a plain sort, five times as fast, keeps equals in order.
+    numbers = (values.astype(np.int64) - lowest) << bits
+    numbers |= np.arange(number)
+    numbers.sort()
+    numbers &= (1 << bits) - 1
+    return numbers.astype(np.intp, copy=False)
+
+
+def sorted_pairs(keys: Ints, times: Ints) -> tuple[Ints, Ints]:
+    """Return keys and times sorted by key, then by time."""
+    (lowest, highest), (first, last) = _range([keys]), _range([times])
+    width = (last - first).bit_length()
+    if (highest - lowest).bit_length() + width > _BITS:
+        order = np.lexsort((times, keys))
+        return keys[order], times[order]
+    numbers = ((keys - lowest) << width) | (times - first)
+    numbers.sort()
+    return (numbers >> width) + lowest, (numbers & ((1 << width) - 1)) + first
+
+
 def by_key(keys: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:
     """Return the positions of `keys` sorted by key, those of one key in their order."""
     lowest, highest = _range([keys])
     # 16 bits are sorted by their digits, many times as fast as wider numbers.
-    small = highest - lowest < 1 << 16
-    return np.argsort((keys - lowest).astype(np.uint16) if small else keys, kind="stable")
+    if highest - lowest < 1 << 16:
+        return np.argsort((keys - lowest).astype(np.uint16), kind="stable")
+    return in_sequence(keys)
 
 
 def parts_by_key(
-    keys: npt.NDArray[np.integer[Any]],
+    keys: npt.NDArray[np.integer[Any]], least: int = 1
 ) -> tuple[list[int], list[npt.NDArray[np.intp]]]:
-    """Return the distinct keys, sorted, and for each the positions at which it stands."""
+    """Return the distinct keys, sorted, and for each the positions at which it stands.
+
+    Keys that stand at fewer than `least` positions are left out.
+    """
     order = by_key(keys)
     found = keys[order]
     first = np.flatnonzero(np.concatenate([[True], found[1:] != found[:-1]])[: len(found)])
-    return found[first].tolist(), np.split(order, first[1:]) if len(first) else []
+    after = np.append(first[1:], len(found))
+    enough = after - first >= least
+    first, after = first[enough], after[enough]
+    bounds = zip(first.tolist(), after.tolist(), strict=True)
+    return found[first].tolist(), [order[begin:end] for begin, end in bounds]
 
 
 def _range(parts: Sequence[npt.NDArray[np.integer[Any]]]) -> tuple[int, int]:

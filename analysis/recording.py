@@ -16,15 +16,16 @@ import numpy as np
 
 from porttrace.analysis import attempts
 from porttrace.analysis.accepts import accepted_of
-from porttrace.analysis.assemble import assemble, exits_of, losses_of, watches_of
+from porttrace.analysis.assemble import assemble_columns, exits_of, losses_of, watches_of
 from porttrace.analysis.binds import binds_of, joined_binds
+from porttrace.analysis.eventcolumns import EventColumns, Part
 from porttrace.analysis.findings import diagnose
 from porttrace.analysis.held import still_held
 from porttrace.analysis.model import (
     Accepted,
     AcceptKey,
-    Attempts,
     Binds,
+    Columns,
     Finding,
     Looked,
     Loss,
@@ -33,7 +34,7 @@ from porttrace.analysis.model import (
     Trace,
     no_attempts,
 )
-from porttrace.analysis.rows import joined, taken
+from porttrace.analysis.rows import joined
 from porttrace.analysis.samples import MOST_SAMPLES, thinned
 from porttrace.tracer.beside import Beside, End, TraceHeader, filled
 from porttrace.tracer.event import EVENT, Events, EventType
@@ -50,6 +51,7 @@ _T = TypeVar("_T")
 # Rows that are joined to attempts at once: what is done with so many stays in the cache.
 _AT_ONCE = 16_384
 _UNENDING_NS = 1 << 61
+_IS_OTHER = ~np.isin(np.arange(256), attempts.KINDS)  # by type
 _ENDS = (EventType.END, EventType.ERROR)
 
 
@@ -180,9 +182,9 @@ class _Growing:
             gates_seen=header.gates_seen, notes=header.notes,
         )  # fmt: skip
         self._open = attempts.Open()
-        self._waiting: list[Events] = []  # not joined to attempts yet
+        self._waiting: list[Part] = []  # not joined to attempts yet
         self._watermark_ns = 0
-        self._rows: list[Attempts] = []
+        self._rows: list[Columns] = []
         self._binds: list[Binds] = []
         self._looked: dict[tuple[int, int], Looked] = {}
         self._losses: tuple[Loss, ...] = ()
@@ -204,24 +206,29 @@ class _Growing:
         """Take the next batches of the file, at least one. Their events may be joined later."""
         for batch in chunk:
             self._beside(batch.beside, batch.events)
-            self._waiting.append(batch.events)
+            self._waiting.append((batch.events, batch.columns))
         self._watermark_ns = chunk[-1].beside.watermark_ns
         # What is open is looked at anew each time: never many times for a few events more.
-        if sum(map(len, self._waiting)) >= len(self._open.events):
+        if sum(len(events) for events, _ in self._waiting) >= len(self._open.events):
             self._join()
 
     def _join(self) -> None:
         parts, self._waiting = self._waiting, []
-        events = parts[0] if len(parts) == 1 else joined(parts, EVENT)
+        everything = EventColumns(parts)
+        if len(everything):
+            self._events += len(everything)
+            self._seen_ns = max(self._seen_ns, int(everything["time_ns"].max()))
+            self._others(everything.rows(np.flatnonzero(_IS_OTHER[everything["type"]])))
+        rows, self._open = attempts.step_columns(parts, self._open, self._watermark_ns)
+        self._rows.append(rows)
+
+    def _others(self, events: Events) -> None:
+        # What tells of no attempt: few among many.
         self._losses += losses_of(events)
         self._binds.append(binds_of(events))
         self._exits.update(exits_of(events))
         self._watches.update(watches_of(events))
         self._accepted = accepted_of(events, self._accepted)
-        self._events += len(events)
-        self._seen_ns = max(self._seen_ns, int(events["time_ns"].max(initial=0)))
-        rows, self._open = attempts.step(events, self._open, self._watermark_ns)
-        self._rows.append(rows)
 
     def _beside(self, beside: Beside, events: Events) -> None:
         self._processes.update(beside.processes)
@@ -267,7 +274,7 @@ class _Growing:
             notes=(*self._about.notes, *notes),
         )
         rows, self._rows = self._rows, []
-        return assemble(about, taken(rows), self._still_open(), self._held)
+        return assemble_columns(about, rows, self._still_open(), self._held)
 
     def _still_open(self) -> attempts.Open:
         # The next part begins with all events of what is not finished here, and tells its

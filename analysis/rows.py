@@ -4,16 +4,21 @@ numpy copies structured rows field by field, which takes four times as long.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from porttrace.analysis.model import Columns
+
 Rows = npt.NDArray[np.void]
+_Part = TypeVar("_Part")
 
 
-def take(rows: Rows, index: npt.NDArray[np.integer[Any]]) -> Rows:
+def take(rows: Rows | Columns, index: npt.NDArray[np.integer[Any]]) -> Rows:
     """Return the rows at the positions `index`, as a copy."""
+    if isinstance(rows, Columns):
+        return rows[index]
     return _bytes(rows).take(index).view(rows.dtype)
 
 
@@ -42,7 +47,7 @@ def in_order(parts: list[Rows], order: npt.NDArray[np.intp], dtype: np.dtype[np.
     return rows
 
 
-def taken(parts: list[Rows]) -> Iterator[Rows]:
+def taken(parts: list[_Part]) -> Iterator[_Part]:
     """Yield the parts and take each out of the list, so that nobody else keeps it."""
     parts.reverse()
     while parts:

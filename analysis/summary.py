@@ -3,15 +3,19 @@
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from porttrace.analysis import concurrency
+from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.holds import spans
-from porttrace.analysis.model import Attempts, Outcome, Table, Trace
-from porttrace.analysis.pairs import parts_by_key
+from porttrace.analysis.model import Outcome, Table, Trace
+from porttrace.analysis.pairs import by_key, sorted_pairs
+
+_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -51,39 +55,57 @@ def process_table(trace: Trace) -> pd.DataFrame:
     demand = concurrency.highest_demand(rows, "process", trace.end_ns)
     gate, connect = (spans(rows, place, trace.end_ns) for place in ("gate", "connect"))
     before_syn = gate.lengths() + connect.lengths()
-    outcomes, outcome = list(by_outcome(rows)), rows["outcome"]
-    answered = (outcome == Outcome.established) & (rows["syn_ns"] > 0)
-    took_ns = rows["end_ns"] - rows["syn_ns"]
-    table = []
-    # Indices, not a mask each: a million attempts of a thousand processes are looked at once.
-    for pid, mine in zip(*parts_by_key(rows["pid"]), strict=True):
-        table.append(
-            {
-                "pid": pid,
-                "comm": _comm(trace, pid, trace.attempts[mine[:1]]),
-                "attempts": len(mine),
-                **{name: int((outcome[mine] == Outcome[name]).sum()) for name in outcomes},
-                "max_in_flight": flight.get(pid, 0),
-                "max_demand": demand.get(pid, 0),
-                "worst_wait_ns": int(before_syn[mine].max(initial=0)),
-                **_latency(took_ns[mine[answered[mine]]]),
-            }
-        )
-    frame = pd.DataFrame(table)
-    return frame.sort_values(["attempts", "pid"], ascending=[False, True]) if table else frame
+    order = by_key(rows["pid"])
+    pids = rows["pid"][order]
+    first = np.flatnonzero(np.concatenate([[True], pids[1:] != pids[:-1]])[: len(pids)])
+    if not len(first):
+        return pd.DataFrame([])
+    # For all processes at once: of ten thousand none has to be looked at by itself.
+    outcome, distinct = rows["outcome"][order], pids[first].tolist()
+    counts = {
+        name: np.add.reduceat(outcome == Outcome[name], first, dtype=np.int64)
+        for name in by_outcome(rows)
+    }
+    named = zip(distinct, trace.attempts[order[first]], strict=True)
+    columns: dict[str, Any] = {
+        "pid": distinct,
+        "comm": [_comm(trace, pid, row) for pid, row in named],
+        "attempts": np.diff(first, append=len(pids)),
+        **counts,
+        "max_in_flight": [flight.get(pid, 0) for pid in distinct],
+        "max_demand": [demand.get(pid, 0) for pid in distinct],
+        "worst_wait_ns": np.maximum(np.maximum.reduceat(before_syn[order], first), 0),
+        **_latencies(rows, pids[first]),
+    }
+    frame = pd.DataFrame(columns)
+    return frame.sort_values(["attempts", "pid"], ascending=[False, True])
 
 
-def _comm(trace: Trace, pid: int, rows: Attempts) -> str:
+def _comm(trace: Trace, pid: int, row: np.void) -> str:
     known = trace.processes.get(pid)
-    raw = os.fsencode(known.comm) if known and known.comm else bytes(rows["comm"][0])
+    raw = os.fsencode(known.comm) if known and known.comm else bytes(row["comm"])
     # Tables hold text that is UTF-8: any other byte is written out.
     return raw.decode(errors="backslashreplace")
 
 
-def _latency(took_ns: npt.NDArray[np.int64]) -> dict[str, float]:
-    shares = (50, 95, 99)
-    values = np.percentile(took_ns, shares) if len(took_ns) else [float("nan")] * len(shares)
-    return {f"p{share}_ns": float(value) for share, value in zip(shares, values, strict=True)}
+def _latencies(rows: Table, pids: npt.NDArray[np.integer[Any]]) -> dict[str, _Floats]:
+    answered = np.flatnonzero((rows["outcome"] == Outcome.established) & (rows["syn_ns"] > 0))
+    took_ns = rows["end_ns"][answered] - rows["syn_ns"][answered]
+    pid, took_ns = sorted_pairs(rows["pid"][answered].astype(np.int64), took_ns)
+    first, after = np.searchsorted(pid, pids, "left"), np.searchsorted(pid, pids, "right")
+    values = np.append(took_ns, 0)
+    return {f"p{share}_ns": _quantile(values, first, after, share / 100) for share in (50, 95, 99)}
+
+
+# As np.percentile of values[first:after], sorted ones, for each pair of bounds; NaN: there is none.
+def _quantile(values: Ints, first: Ints, after: Ints, share: float) -> _Floats:
+    last = np.maximum(after - first - 1, 0)
+    at = last * share
+    below = np.floor(at).astype(np.int64)
+    low, high = values[first + below], values[first + np.minimum(below + 1, last)]
+    part, between = at - below, high - low
+    found = np.where(part < 0.5, low + between * part, high - between * (1 - part))
+    return np.where(after > first, found, np.nan)
 
 
 def began(trace: Trace) -> str:

@@ -196,7 +196,7 @@ def _frame(recording: Recording, table: str, wanted: Filter, scope: str) -> pd.D
     if table == "attempts":
         return attempts
     # The steps of the chosen attempts alone: a count of others would say nothing about them.
-    kept = recording.trace.attempts[attempts.index]
+    kept = recording.trace.attempts[attempts.index.to_numpy()]
     trace = dataclasses.replace(recording.trace, attempts=kept)
     return tables.concurrency(trace, scope)
 

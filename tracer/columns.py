@@ -10,10 +10,15 @@ import re
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from porttrace.tracer.event import Events
 
+Columns = dict[str, npt.NDArray[Any]]
+"""Fields of events by name, each in one piece."""
+
+_AT_ONCE = 2048
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
@@ -77,13 +82,33 @@ def from_batch(batch: Any, dtype: np.dtype[np.void]) -> Events:
 
     Raises ValueError when a column is not there, has another type, or holds what cannot be.
     """
+    return as_rows(columns_of(batch, dtype), dtype)
+
+
+def columns_of(batch: Any, dtype: np.dtype[np.void]) -> Columns:
+    """Return the fields of `dtype` in one record batch, each in one piece; raises as `from_batch`.
+
+    Not copies, but for names: they are the batch's own memory.
+    """
     batch.validate(full=True)  # raises pyarrow.ArrowInvalid, a ValueError
-    events = np.zeros(batch.num_rows, dtype)
+    columns = {}
     for name in dtype.names or ():
         found = batch.schema.get_all_field_indices(name)
         if len(found) != 1 or batch.schema.field(found[0]).type != _type(dtype[name]):
             raise ValueError(f"no column {name!r} of the type that its header says")
-        events[name] = _from_column(batch.column(found[0]), dtype[name])
+        columns[name] = _from_column(batch.column(found[0]), dtype[name])
+    return columns
+
+
+def as_rows(columns: Columns, dtype: np.dtype[np.void]) -> Events:
+    """Return the rows of all columns of `dtype`; what lies between its fields is zero."""
+    number = len(next(iter(columns.values()), ()))
+    events = np.zeros(number, dtype)
+    # So many rows stay in the cache while one column after the other is put into them.
+    for at in range(0, number, _AT_ONCE):
+        some = events[at : at + _AT_ONCE]
+        for name, values in columns.items():
+            some[name] = values[at : at + _AT_ONCE]
     return events
 
 

@@ -15,8 +15,8 @@ that are not there are zero. `pyarrow.ipc.open_stream(path).read_pandas()` reads
 
 import json
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from porttrace.tracer.beside import (
     header_values,
     to_json,
 )
-from porttrace.tracer.columns import fields, from_batch, to_batch
+from porttrace.tracer.columns import as_rows, columns_of, fields, to_batch
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag
 from porttrace.tracer.frames import Frames
@@ -68,10 +68,14 @@ class DamagedError(TraceFileError):
 
 @dataclass(frozen=True)
 class Batch:
-    """Some events, sorted by time within the batch, and what came beside them."""
+    """Some events, sorted by time within the batch, and what came beside them.
+
+    `columns`, where they are at hand, are the same events, each field in one piece.
+    """
 
     events: Events
     beside: Beside
+    columns: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 # -- writing -------------------------------------------------------------------
@@ -280,12 +284,15 @@ class TraceReader:
     def _verified(self, batch: Any, metadata: dict[bytes, bytes], number: int) -> Batch:
         if {b"beside", b"crc32"} - set(metadata):
             raise ValueError("what stands beside the rows is not there")
-        events, text = from_batch(batch, self._dtype), metadata[b"beside"]
+        columns, text = columns_of(batch, self._dtype), metadata[b"beside"]
+        events = as_rows(columns, self._dtype)
         if metadata[b"crc32"] != b"%08x" % _crc(events, text):
             raise ValueError("its rows do not have the checksum that they were written with")
         beside, written = from_json(text)
         if written != number:
             raise ValueError(f"batch {written} stands in its place")
+        if events.dtype == EVENT:
+            return Batch(events, beside, columns)
         return Batch(_as_event(events), beside)
 
     # Without `end`. A cut file just stops; whatever stops before its bytes do was changed.
@@ -328,8 +335,6 @@ class TraceReader:
 
 
 def _as_event(events: Events) -> Events:
-    if events.dtype == EVENT:
-        return events
     # Recorded by another version: columns of its own are left out, those it lacked stay zero.
     result = np.zeros(len(events), EVENT)
     for name in set(EVENT.names or ()) & set(events.dtype.names or ()):

@@ -17,6 +17,8 @@ def with_process(trace: Trace) -> Bools:
     An exit that attempts of the same process followed was only that of its main thread.
     """
     attempts = trace.columns
+    if not trace.exits:
+        return np.zeros(len(attempts), np.bool_)
     pids, back = np.unique(attempts["pid"], return_inverse=True)
     exited = np.array([trace.exits.get(pid, 0) for pid in pids.tolist()], np.int64)
     began = start_ns(attempts)

@@ -18,6 +18,7 @@ from porttrace.analysis.denials import (
     MIN_DENIED,
     MIN_FIT,
     Denial,
+    decisions_of,
     denials,
     denied_at_once,
 )
@@ -78,8 +79,9 @@ def limited_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
 def _groups(trace: Trace, number: int) -> list[Denial]:
     chosen: list[Denial] = []
     covered = np.zeros(len(trace.attempts), np.bool_)
+    decisions = decisions_of(trace, number)
     for rank, scope in enumerate(_tried(trace), 1):
-        for group in denials(trace, scope, number):
+        for group in denials(trace, scope, number, decisions):
             denied = group.rows[group.denied]
             if not _believable(trace, group, rank) or covered[denied].mean() > _COVERED:
                 continue

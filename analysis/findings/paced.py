@@ -198,6 +198,10 @@ class _Sent:
 
 
 def _dropped_groups(trace: Trace, queued_up: Bools) -> list[Dropped]:
+    # Only a SYN that was sent again and answered tells that the first one was dropped.
+    answered = np.isin(trace.columns["outcome"], _ANSWERED)
+    if not (answered & (trace.columns["retransmits"] > 0)).any():
+        return []
     sent = _sent(trace, queued_up)
     if sent.dropped.sum() < buckets.MIN_DROPS:
         return []
@@ -277,11 +281,11 @@ def _told_apart(trace: Trace, rows: Ints) -> tuple[Ints, Ints]:
 
 # How long each attempt's destination takes to answer the first SYN; 0 if it never did.
 def _usual_ns(trace: Trace, rows: Ints) -> Ints:
-    mine = take(trace.attempts, rows)
-    took = mine["end_ns"].astype(np.int64) - mine["syn_ns"].astype(np.int64)
+    mine = trace.columns
+    took, sent_once = (mine["end_ns"] - mine["syn_ns"])[rows], mine["retransmits"][rows] == 0
     usual = np.zeros(len(rows), np.int64)
-    for part in parts_by_key(scope_keys(mine, "destination"))[1]:
-        first = part[mine["retransmits"][part] == 0]
+    for part in parts_by_key(scope_keys(mine, "destination")[rows])[1]:
+        first = part[sent_once[part]]
         usual[part] = int(np.median(took[first])) if len(first) else 0
     return usual
 

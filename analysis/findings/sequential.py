@@ -6,14 +6,15 @@ the next, to somewhere else or of another thread, starts as soon as it is over.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, highest_demand, resolved_ns, scope_keys
 from porttrace.analysis.model import Finding, Hypothesis, Trace, start_ns
 from porttrace.analysis.pairs import parts_by_key
-from porttrace.analysis.rows import take
 
 RULE = "sequential-connects"
 _SLOW_NS = 500_000_000
@@ -42,35 +43,45 @@ def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]
         pid for finding in found if finding.rule == "serialized-connects" for pid in finding.pids()
     }
     highest = highest_demand(trace.columns, "process", trace.end_ns)
-    slow = resolved_ns(trace.columns, trace.end_ns) - start_ns(trace.columns) >= _SLOW_NS
+    begun, ended = start_ns(trace.columns), resolved_ns(trace.columns, trace.end_ns)
+    slow = ended - begun >= _SLOW_NS
     pids = set(trace.columns["pid"][slow].tolist())
     alone = {pid for pid in pids if highest.get(pid) == 1 and pid not in throttled}
     processes = zip(*parts_by_key(trace.columns["pid"]), strict=True) if alone else ()
     of_alone = [(pid, rows) for pid, rows in processes if pid in alone]
-    return [finding for pid, rows in of_alone for finding in _of_process(trace, pid, rows)]
+    return [
+        finding for pid, rows in of_alone for finding in _of_process(trace, pid, rows, begun, ended)
+    ]
 
 
-def _of_process(trace: Trace, pid: int, rows: Ints) -> list[Finding]:
-    mine = take(trace.attempts, rows)
-    several = len(np.unique(mine["tid"])) > 1
-    several |= len(np.unique(scope_keys(mine, "destination"))) > 1
-    if len(rows) < _FEWEST or not several:
+def _of_process(trace: Trace, pid: int, rows: Ints, begun: Ints, ended: Ints) -> list[Finding]:
+    if len(rows) < _FEWEST or not (
+        _differ(trace.columns["tid"][rows]) or _differ(_to(trace)[rows])
+    ):
         return []
-    turns = _turns(trace, rows)
+    turns = _turns(trace, rows, begun, ended)
     return [_finding(trace, pid, turns)] if len(turns.followed) else []
 
 
-def _turns(trace: Trace, rows: Ints) -> _Turns:
-    rows = rows[np.argsort(start_ns(trace.attempts[rows]), kind="stable")]
-    mine = take(trace.attempts, rows)
-    begin = start_ns(mine)
-    end = resolved_ns(mine, trace.end_ns)
-    to = scope_keys(mine, "destination")
-    other = (to[1:] != to[:-1]) | (mine["tid"][1:] != mine["tid"][:-1])
-    over = np.maximum(end, mine["return_ns"] * (mine["blocking"] == 1))
+def _to(trace: Trace) -> Ints:
+    return scope_keys(trace.columns, "destination")
+
+
+def _differ(values: npt.NDArray[np.integer[Any]]) -> bool:
+    return bool((values != values[:1]).any())
+
+
+def _turns(trace: Trace, rows: Ints, begun: Ints, ended: Ints) -> _Turns:
+    attempts = trace.columns
+    rows = rows[np.argsort(begun[rows], kind="stable")]
+    begin, end, tid = begun[rows], ended[rows], attempts["tid"][rows]
+    to = _to(trace)[rows]
+    other = (to[1:] != to[:-1]) | (tid[1:] != tid[:-1])
+    over = np.maximum(end, attempts["return_ns"][rows] * (attempts["blocking"][rows] == 1))
     slow = end - begin >= _SLOW_NS
     followed = 1 + np.flatnonzero(slow[:-1] & other & (begin[1:] - over[:-1] <= _NEXT_NS))
-    slept = (mine["sleep_ns"] > 0) & (mine["sleep_ns"] < np.roll(end, 1))
+    slept_ns = attempts["sleep_ns"][rows]
+    slept = (slept_ns > 0) & (slept_ns < np.roll(end, 1))
     lost = int((end - begin)[followed - 1].sum())
     return _Turns(rows, followed, int(np.count_nonzero(slept[followed])), lost)
 

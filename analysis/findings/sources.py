@@ -6,11 +6,9 @@ Each function takes what is known of equal waits and returns a `Source`.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints
-from porttrace.analysis.findings.timers import is_windows, round_s, tight
+from porttrace.analysis.findings.timers import is_windows, middle, round_s, tight
 from porttrace.analysis.ladder import given_up, is_near, of_host
 from porttrace.analysis.model import Outcome
 
@@ -53,7 +51,7 @@ def kernel_source(sysctls: Mapping[str, int], waited_s: float, outcome: Outcome)
 
 def program_source(waits: Ints) -> Source:
     """Return the timer of the program that ended these waits (ns), equal ones or one alone."""
-    typical_s = float(np.median(waits)) / 1e9
+    typical_s = middle(waits) / 1e9
     if is_windows(typical_s):
         why = (
             "21 s is no rung of Linux: Windows gives up after 3 + 6 + 12 s, but here the"
@@ -76,7 +74,7 @@ def no_timer(number: int) -> Source:
 
 def sndtimeo_source(in_call: Ints) -> Source:
     """Return the SO_SNDTIMEO that ended calls of these equal lengths (ns)."""
-    after_s = round_s(float(np.median(in_call)) / 1e9)
+    after_s = round_s(middle(in_call) / 1e9)
     why = f"connect itself returned after {after_s:g} s, by SO_SNDTIMEO; no answer yet"
     return Source("so-sndtimeo", _sure(in_call, True), why)
 

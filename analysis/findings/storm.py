@@ -5,6 +5,7 @@ that closes first. A burst, such as a pool that fills, is none of it: the rate m
 descriptors must come back, which shows that the connections before were closed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,8 @@ def connect_storm(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
         return []
     to, pid = scope_keys(attempts, "destination")[good], attempts["pid"][good].astype(np.int64)
     (pairs,) = as_numbers((pid, to))
-    parts = parts_by_key(pairs)[1]
-    storms = (_storm(trace, good[part]) for part in parts if len(part) >= RATE * LASTING_S)
+    parts = parts_by_key(pairs, math.ceil(RATE * LASTING_S))[1]
+    storms = (_storm(trace, good[part]) for part in parts)
     return [_finding(trace, storm) for storm in storms if storm]
 
 

@@ -20,7 +20,7 @@ from porttrace.analysis.findings.sources import (
     program_source,
     sndtimeo_source,
 )
-from porttrace.analysis.findings.timers import alike, clusters, round_s, split
+from porttrace.analysis.findings.timers import alike, clusters, middle, round_s, split
 from porttrace.analysis.holds import spans
 from porttrace.analysis.ladder import of_host
 from porttrace.analysis.model import Attempts, Columns, Finding, Outcome, Trace
@@ -28,6 +28,7 @@ from porttrace.analysis.rows import take
 
 RULE = "timeout-source"
 _SLOW_NS = 500_000_000
+_Case = tuple[int, str, Ints]
 _ENDED = (Outcome.timed_out, Outcome.cancelled, Outcome.unreachable)
 
 
@@ -42,10 +43,13 @@ def timeout_source(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     slow &= cancelled | (attempts["outcome"] != Outcome.cancelled)
     crowded = _crowded(attempts, cancelled, lengths)
     by_kernel, by_caller = (np.flatnonzero(slow & mask) for mask in (~cancelled, cancelled))
+    cases = [*_cases(trace, by_caller)]
+    in_call = np.zeros(len(attempts), np.int64)
+    in_call[by_caller] = _in_call_ns(take(trace.attempts, by_caller))
     return [
         *_of_kernel(trace, by_kernel, lengths),
-        *_of_sndtimeo(trace, by_caller, lengths),
-        *_of_application(trace, by_caller, lengths, crowded),
+        *_of_sndtimeo(trace, cases, lengths, in_call),
+        *_of_application(trace, cases, lengths, crowded, in_call),
     ]
 
 
@@ -58,9 +62,8 @@ def _crowded(attempts: Columns, cancelled: Bools, lengths: Ints) -> Bools:
 
 
 # The rows of each process and destination, in the order of the first of each.
-def _cases(trace: Trace, rows: Ints) -> Iterator[tuple[int, str, Ints]]:
-    mine = take(trace.attempts, rows)
-    pid, to = mine["pid"], scope_keys(mine, "destination")
+def _cases(trace: Trace, rows: Ints) -> Iterator[_Case]:
+    pid, to = trace.columns["pid"][rows], scope_keys(trace.columns, "destination")[rows]
     order = np.lexsort((to, pid))
     pid, to = pid[order], to[order]
     borders = np.flatnonzero((pid[1:] != pid[:-1]) | (to[1:] != to[:-1])) + 1
@@ -99,23 +102,30 @@ def _in_call_ns(attempts: Attempts) -> Ints:
     early = (attempts["blocking"] == 1) & (called > 0) & (called < returned)
     early &= returned < attempts["end_ns"]
     in_call = np.where(early, returned - called, 0)
-    fits = [length >= _SLOW_NS and round_s(length / 1e9) > 0 for length in in_call.tolist()]
-    return np.where(np.array(fits, np.bool_), in_call, 0)
+    for row in np.flatnonzero(in_call).tolist():
+        length = int(in_call[row])
+        if length < _SLOW_NS or not round_s(length / 1e9) > 0:
+            in_call[row] = 0
+    return in_call
 
 
-def _of_sndtimeo(trace: Trace, rows: Ints, lengths: Ints) -> Iterator[Finding]:
-    for pid, to, mine in _cases(trace, rows):
-        in_call = _in_call_ns(trace.attempts[mine])
-        mine, in_call = mine[in_call > 0], in_call[in_call > 0]
-        for group in clusters(in_call):
-            source = sndtimeo_source(in_call[group])
+def _of_sndtimeo(
+    trace: Trace, cases: Sequence[_Case], lengths: Ints, in_call: Ints
+) -> Iterator[Finding]:
+    for pid, to, found in cases:
+        mine = found[in_call[found] > 0]
+        for group in clusters(in_call[mine]):
+            source = sndtimeo_source(in_call[mine[group]])
             yield _finding(trace, pid, to, source, lengths[mine[group]])
 
 
-def _of_application(trace: Trace, rows: Ints, lengths: Ints, crowded: Bools) -> Iterator[Finding]:
-    for pid, to, found in _cases(trace, rows):
-        mine = found[_in_call_ns(trace.attempts[found]) == 0]
-        mine = mine[_own_end(lengths[mine], trace.attempts["end_ns"][mine], crowded[mine])]
+def _of_application(
+    trace: Trace, cases: Sequence[_Case], lengths: Ints, crowded: Bools, in_call: Ints
+) -> Iterator[Finding]:
+    ends = trace.columns["end_ns"]
+    for pid, to, found in cases:
+        mine = found[in_call[found] == 0]
+        mine = mine[_own_end(lengths[mine], ends[mine], crowded[mine])]
         waits = lengths[mine]
         parts = split(waits)
         for group in parts.timers:
@@ -129,6 +139,8 @@ def _of_application(trace: Trace, rows: Ints, lengths: Ints, crowded: Bools) -> 
 # unless the same length comes again at another time.
 def _own_end(waits: Ints, ends: Ints, crowded: Bools) -> Bools:
     own = np.ones(len(waits), np.bool_)
+    if not crowded.any():
+        return own
     for group in clusters(waits):
         if crowded[group].all() and int(np.ptp(ends[group])) <= AT_ONCE_NS:
             own[group] = False
@@ -149,7 +161,7 @@ def _finding(trace: Trace, pid: int, to: str, source: Source, waits: Ints) -> Fi
         evidence={
             "source": source.name,
             "attempts": len(waits),
-            "median_wait_s": float(np.median(waits)) / 1e9,
+            "median_wait_s": middle(waits) / 1e9,
             "ladder_s": list(of_host(trace.host.sysctls).rungs_s),
             "give_up_s": of_host(trace.host.sysctls).give_up_s,
         },
@@ -159,5 +171,5 @@ def _finding(trace: Trace, pid: int, to: str, source: Source, waits: Ints) -> Fi
 def _length(waits: Ints) -> str:
     shortest, longest = waits.min(), waits.max()
     if alike(shortest, longest):
-        return names.duration(float(np.median(waits)))
+        return names.duration(middle(waits))
     return f"{names.duration(float(shortest))} to {names.duration(float(longest))}"

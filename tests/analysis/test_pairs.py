@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from porttrace.analysis.pairs import as_numbers, by_key, parts_by_key
+from porttrace.analysis.pairs import (
+    as_numbers,
+    by_key,
+    in_sequence,
+    parts_by_key,
+    sorted_pairs,
+)
 
 # Keys and times that fit into one number together, and such that do not, nor their difference.
 KEYS = st.sampled_from([0, 1, 5, -3, 1 << 22, 1 << 40, 1 << 62, -(1 << 62)])
@@ -37,3 +43,24 @@ def test_positions_by_key(spread: int) -> None:
 
 def test_no_key_has_no_part() -> None:
     assert parts_by_key(np.empty(0, np.uint32)) == ([], [])
+
+
+@pytest.mark.parametrize("span", [3, 1 << 20, 1 << 61])
+def test_positions_in_sequence(span: int) -> None:
+    values = np.random.default_rng(3).integers(-span, span, 500)
+    assert in_sequence(values).tolist() == np.argsort(values, kind="stable").tolist()
+    assert in_sequence(values[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("span", [5, 1 << 30, 1 << 61])
+def test_pairs_sorted_by_key_then_time(span: int) -> None:
+    random = np.random.default_rng(4)
+    keys, times = random.integers(-9, 9, 300), random.integers(0, span, 300)
+    wanted = sorted(zip(keys.tolist(), times.tolist(), strict=True))
+    found = sorted_pairs(keys, times)
+    assert list(zip(*(each.tolist() for each in found), strict=True)) == wanted
+
+
+def test_rare_keys_are_left_out() -> None:
+    keys, parts = parts_by_key(np.array([7, 9, 7, 8, 7, 9]), 2)
+    assert keys == [7, 9] and [part.tolist() for part in parts] == [[0, 2, 4], [1, 5]]

@@ -43,7 +43,7 @@ def test_cuts_change_nothing(tmp_path: Path, cuts: list[int], at_once: int) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "_AT_ONCE", at_once)
         found = load(path)
-    assert found.trace.attempts.tobytes() == whole(TABLE).tobytes()
+    assert np.asarray(found.trace.attempts).tobytes() == whole(TABLE).tobytes()
     assert found.complete and found.why_incomplete == ""
     assert found.trace.events == len(TABLE)
 

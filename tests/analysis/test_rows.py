@@ -45,3 +45,16 @@ def test_columns_are_those_of_the_rows_and_nobody_may_change_them(rows: Attempts
     assert columns["pid"] is columns["pid"]
     with pytest.raises(ValueError, match="read-only"):
         columns["pid"][0] = 1
+
+
+def test_columns_alone_are_rows_whose_other_fields_are_zero(rows: Attempts) -> None:
+    packed = Columns.packed(len(rows), {name: rows[name].copy() for name in ("pid", "daddr")})
+    wanted = np.zeros(len(rows), ATTEMPT)
+    wanted["pid"], wanted["daddr"] = rows["pid"], rows["daddr"]
+    assert np.asarray(packed).tobytes() == wanted.tobytes()
+    assert packed["syn_ns"].tolist() == [0] * 50 and set(packed.there()) == {"pid", "daddr"}
+    index, mask = np.array([7, 3, 3, 49]), rows["complete"]
+    for which in (index, mask, slice(2, 40, 3), [1, 2]):
+        assert packed[which].tobytes() == wanted[which].tobytes()
+    assert packed[-1] == wanted[-1] and take(packed, index).tobytes() == wanted[index].tobytes()
+    assert set(Columns(rows).there()) == set(ATTEMPT.names or ())

@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from builders import MS, NEVER, S, Story, events
 from porttrace.analysis.assemble import assemble
 from porttrace.analysis.attempts import Open, step
-from porttrace.analysis.model import Loss, Process, Trace, no_attempts
+from porttrace.analysis.model import ATTEMPT, Loss, Outcome, Process, Trace, no_attempts
 from porttrace.analysis.summary import Trust, by_outcome, duration_s, process_table, trust
 
 
@@ -71,3 +73,19 @@ def test_an_unknown_end_is_incomplete_without_a_loss() -> None:
     story.connect().syn_sent(untracked=True).in_progress()
     found = trust(trace_of(story))
     assert (found.attempts_unknown, found.complete) == (1, False)
+
+
+def test_quantiles_are_those_of_each_process() -> None:
+    random = np.random.default_rng(2)
+    rows = np.zeros(4000, ATTEMPT)
+    rows["pid"] = random.choice([3, 4, 70_000, 5], 4000, p=[0.5, 0.4, 0.0995, 0.0005])
+    rows["syn_ns"] = 10 * S
+    rows["end_ns"] = 10 * S + random.lognormal(15, 1, 4000).astype(np.int64)
+    rows["outcome"] = np.where(random.random(4000) < 0.9, Outcome.established, Outcome.refused)
+    table = process_table(Trace(rows, S, 61 * S)).set_index("pid")
+    assert len(table) >= 3
+    for pid in table.index.tolist():
+        mine = rows[(rows["pid"] == pid) & (rows["outcome"] == Outcome.established)]
+        took_ns = mine["end_ns"] - mine["syn_ns"]
+        for share in (50, 95, 99) if len(mine) else ():
+            assert table[f"p{share}_ns"][pid] == np.percentile(took_ns, share)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from porttrace.analysis.concurrency import Ints, Steps, demand, in_flight
-from porttrace.analysis.model import Attempts
+from porttrace.analysis.model import Table
 from porttrace.analysis.render.html.selection import Selection
 
 MOST_POINTS = 40_000
@@ -13,7 +13,7 @@ MOST_POINTS = 40_000
 _FEWEST = 64
 
 
-def step_lines(attempts: Attempts, shown: Selection, begin_ns: int, end_ns: int) -> dict[str, Any]:
+def step_lines(attempts: Table, shown: Selection, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """Return the lines of each process shown by pid, and of all of them together as "all".
 
     A line is a list of times (ns after `begin_ns`) and one of counts.
