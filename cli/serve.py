@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 _LISTEN = "127.0.0.1:9747"
 _TEXTFILE_S = 15.0
+_UNTARGETED = (
+    "note: without a target, holds before the kernel's connect (places user and gate) are not "
+    "seen; they are with --uid, --cgroup, --container, --netns, --comm or --pid."
+)
 
 
 @click.command(name="serve")
@@ -110,6 +114,8 @@ def begin_note(options: TraceOptions, places: list[str]) -> None:
     what = what_is_traced(options, None)
     text = f"Serving {what} at {' and '.join(places)}. Ctrl-C ends it."
     print(printable(text), file=sys.stderr, flush=True)
+    if not options.targeted:
+        print(_UNTARGETED, file=sys.stderr, flush=True)
 
 
 def _run(
