@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -74,19 +73,17 @@ def measure(hosts: int, attempts: int, workers: int) -> Took:
         fleet = make_fleet.Fleet(hosts, attempts, bases=1)
         paths = make_fleet.write(fleet, folder)
         disk = sum(path.stat().st_size for path in paths)
-        summary = statistics.median(len(pickle.dumps(summed(str(path)))) for path in paths[:3])
+        summary = len(pickle.dumps(summed(str(paths[0]))))
         words = ["fleet", str(folder), "--json", f"--workers={workers}"]
         seconds, cpu_s, worker, client = _watched([sys.executable, "-m", "porttrace.cli", *words])
-        return Took(
-            hosts, hosts * attempts, seconds, cpu_s, worker, client, disk, int(summary)
-        )  # fmt: skip
+        return Took(hosts, hosts * attempts, seconds, cpu_s, worker, client, disk, summary)
     finally:
         shutil.rmtree(folder)
 
 
 def _watched(words: list[str]) -> tuple[float, float, int, int]:
     # Seconds, processor time of it and all its workers, the largest worker's bytes, its own.
-    begun_s, worker = time.monotonic(), 0
+    begun_s, worker, client = time.monotonic(), 0, 0
     with tempfile.TemporaryFile() as out:
         process = subprocess.Popen(words, stdout=out)
         while True:
@@ -94,12 +91,13 @@ def _watched(words: list[str]) -> tuple[float, float, int, int]:
             if pid:
                 break
             worker = max([worker, *map(_peak, _workers(process.pid))])
+            client = max(client, _peak(process.pid))
             time.sleep(_LOOK_S)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"bench: {' '.join(words[2:])} ended with {process.returncode}")
     cpu_s = usage.ru_utime + usage.ru_stime
-    return time.monotonic() - begun_s, cpu_s, worker, usage.ru_maxrss * 1024
+    return time.monotonic() - begun_s, cpu_s, worker, client
 
 
 def _workers(pid: int) -> list[int]:

@@ -27,10 +27,10 @@ def script(name: str) -> ModuleType:
 
 
 def made(folder: Path, **plan: Any) -> list[Path]:
-    """Write the recordings of a small fleet: three processes, 400 attempts a host."""
+    """Write the recordings of a small fleet: three processes, 600 attempts in 4 s a host."""
     script("make_trace")
     module = script("make_fleet")
-    small = {"attempts": 400, "processes": 3, "duration_s": 60.0, **plan}
+    small = {"attempts": 600, "processes": 3, "duration_s": 4.0, **plan}
     paths: list[Path] = module.write(module.Fleet(**small), folder)
     return paths
 

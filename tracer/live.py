@@ -273,7 +273,7 @@ class LiveTrace:
         return processes.placed(process, cgroups.path_of(number), self._names.of)
 
     def _now(self, pid: int) -> Process:
-        return processes.read_process(pid, name_of=self._names.of)
+        return processes.read_process(pid, name_of=self._names.of, image_of=self._names.image_of)
 
     def _new_stacks(self, events: Events) -> dict[int, tuple[str, ...]]:
         stacks = [events[name][events[name] >= 0] for name in ("gate_stack", "connect_stack")]

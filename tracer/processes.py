@@ -21,11 +21,15 @@ _CMDLINE_LIMIT = 4096
 
 
 def read_process(
-    pid: int, proc: Path = _PROC, name_of: Callable[[Container], str] | None = None
+    pid: int,
+    proc: Path = _PROC,
+    name_of: Callable[[Container], str] | None = None,
+    image_of: Callable[[Container], str] | None = None,
 ) -> Process:
     """Return what is known of process `pid`; empty fields where it is gone already.
 
-    `name_of` says what a container's runtime calls it; without it only the path tells.
+    `name_of` says what a container's runtime calls it; without it only the path tells. `image_of`
+    says what it was made of.
     """
     base = proc / str(pid)
     status = _status(base)
@@ -46,6 +50,7 @@ def read_process(
         ns_pid=_innermost(status),
         netns=_inode(f"{base}/ns/net"),
         preloads=preloaded(base),
+        image=image_of(container) if container and image_of else "",
     )
 
 

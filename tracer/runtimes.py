@@ -35,6 +35,7 @@ _ANNOTATIONS = (
     ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name"),
     ("io.kubernetes.cri.container-name", "io.kubernetes.container.name"),
 )
+_IMAGES = ("io.kubernetes.cri.image-name", "io.kubernetes.cri-o.ImageName")
 _SOCKETS = ("run/docker.sock", "run/podman/podman.sock")
 _OWN_SOCKETS = ("run/user/{}/docker.sock", "run/user/{}/podman/podman.sock")
 # HTTP/1.0: the answer is not cut into chunks, and ends where the connection does.
@@ -63,6 +64,7 @@ class Names:
         self._roots = host_roots() if roots is None else roots
         self._names: dict[str, str] = {}  # every container that was asked for
         self._told: dict[str, str] = {}  # what sockets told, of others as well
+        self._images: dict[str, str] = {}  # by the same keys: what came along with a name
         self._silent: set[Path] = set()
         self._patience_s = PATIENCE_S
 
@@ -74,11 +76,18 @@ class Names:
         if max(len(self._names), len(self._told)) > _MOST_NAMES:
             self._names.clear()
             self._told.clear()
+            self._images.clear()
         if key not in self._names:
             name = self._found(container, key)[:_MOST_LETTERS]
             # JSON can hold halves of characters, which no file takes.
             self._names[key] = name.encode(errors="backslashreplace").decode()
         return self._names[key]
+
+    def image_of(self, container: Container) -> str:
+        """Return what a container was made of, as its runtime says it; "" when nobody does."""
+        self.of(container)
+        image = self._images.get(f"{container.uid}/{container.id}", "")[:_MOST_LETTERS]
+        return image.encode(errors="backslashreplace").decode()
 
     def ask_all(self) -> None:
         """Ask every runtime of the host now: without root's rights they may not answer later."""
@@ -94,8 +103,9 @@ class Names:
         # A user's own runtime keeps its files where he could plant anything: its socket alone.
         if not container.uid:
             for root in self._roots:
-                name = _in_files(root, container.id)
+                name, image = _in_files(root, container.id)
                 if name:
+                    self._images[key] = image
                     return name
         for path in self._sockets(container.uid):
             if key not in self._told:
@@ -113,8 +123,9 @@ class Names:
         # Half of what is left, so that one which hangs does not use up the next one's time.
         began_s = time.monotonic()
         try:
-            told = dict(_listed(path, uid, began_s + self._patience_s / 2))
-            self._told |= {f"{uid}/{each}": name for each, name in told.items()}
+            for each, name, image in list(_listed(path, uid, began_s + self._patience_s / 2)):
+                self._told[f"{uid}/{each}"] = name
+                self._images[f"{uid}/{each}"] = image
         except TimeoutError:
             self._silent.add(path)
             self._patience_s -= time.monotonic() - began_s
@@ -125,32 +136,41 @@ class Names:
 # -- files -------------------------------------------------------------------------
 
 
-def _in_files(root: Path, container: str) -> str:
+# Name and image.
+def _in_files(root: Path, container: str) -> tuple[str, str]:
     for place in (root / _BUNDLES).glob(f"*/{container}"):
-        name = _annotated(place / "config.json")
-        if name:
-            return name
-    name = _annotated(root / _RUN / container / "userdata/config.json")
-    if name:
-        return name
+        found = _annotated(place / "config.json")
+        if found[0]:
+            return found
+    found = _annotated(root / _RUN / container / "userdata/config.json")
+    if found[0]:
+        return found
     with contextlib.suppress(*_NO_ANSWER):
         said = json.loads(_contents(root / _DOCKER / container / "config.v2.json"))
         if said["Name"]:
-            return str(said["Name"]).removeprefix("/")
+            image = str((said.get("Config") or {}).get("Image") or "")
+            return str(said["Name"]).removeprefix("/"), image
     for place in (root / _STORED).glob("*-containers"):
         with contextlib.suppress(*_NO_ANSWER):
             for each in json.loads(_contents(place / "containers.json")):
                 if each["id"] == container:
-                    return str(each["names"][0])
+                    return str(each["names"][0]), _stored_image(each)
+    return "", ""
+
+
+def _stored_image(each: dict[str, Any]) -> str:
+    with contextlib.suppress(*_NO_ANSWER):
+        return str(json.loads(each["metadata"])["image-name"])
     return ""
 
 
-def _annotated(path: Path) -> str:
+def _annotated(path: Path) -> tuple[str, str]:
     with contextlib.suppress(*_NO_ANSWER):
         said = json.loads(_contents(path))["annotations"]
         words = [str(said.get(one) or said.get(other) or "") for one, other in _ANNOTATIONS]
-        return "/".join(filter(None, words))
-    return ""
+        image = next(filter(None, (said.get(each) for each in _IMAGES)), "")
+        return "/".join(filter(None, words)), str(image)
+    return "", ""
 
 
 def _contents(path: Path) -> bytes:
@@ -169,11 +189,12 @@ def _contents(path: Path) -> bytes:
 # -- sockets -----------------------------------------------------------------------
 
 
-def _listed(path: Path, uid: int, until_s: float) -> Iterator[tuple[str, str]]:
+def _listed(path: Path, uid: int, until_s: float) -> Iterator[tuple[str, str, str]]:
+    # Id, name and image of each container.
     for each in json.loads(_answer(path, uid, until_s)):
         names: Any = each["Names"]
         if names:
-            yield str(each["Id"]), str(names[0]).removeprefix("/")
+            yield str(each["Id"]), str(names[0]).removeprefix("/"), str(each.get("Image") or "")
 
 
 def _answer(path: Path, uid: int, until_s: float) -> bytes:

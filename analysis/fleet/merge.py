@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from porttrace.analysis.fleet import sketch, tally
+from porttrace.analysis.fleet import sketch
 from porttrace.analysis.fleet.model import About, Found, Skipped, Slice, Throttle
 from porttrace.analysis.fleet.sketch import Sketch
-from porttrace.analysis.fleet.tally import Tally
+from porttrace.analysis.fleet.tally import Tally, Totals
 
+TALLIES = ("places", "destinations", "programs", "images")
+"""What time is counted by."""
 NAMELESS = "(no name)"
 _KEPT = 10  # findings of one host
 _SEVERITIES = ("critical", "warning", "info")
@@ -78,8 +80,7 @@ class Fleet:
         self.skipped: list[Skipped] = []
         self.held, self.answer, self.total = Sketch(), Sketch(), Sketch()
         self.outcomes: Counter[str] = Counter()
-        self.destinations, self.programs = Tally(), Tally()
-        self.images, self.places = Tally(), Tally()
+        self._totals = {name: Totals() for name in TALLIES}
 
     def add(self, part: Slice | Skipped) -> None:
         """Take the sum of one more recording, or that there is none."""
@@ -92,9 +93,12 @@ class Fleet:
         self.outcomes.update(part.outcomes)
         for name in ("held", "answer", "total"):
             setattr(self, name, sketch.merged(getattr(self, name), getattr(part, name)))
-        for name in ("destinations", "programs", "images", "places"):
-            mine = getattr(part, name).of_host(member.number)
-            setattr(self, name, tally.merged(getattr(self, name), mine))
+        for name, totals in self._totals.items():
+            totals.add(getattr(part, name), member.number)
+
+    def tally(self, name: str) -> Tally:
+        """Return one of `TALLIES` as it is now."""
+        return self._totals[name].tally()
 
     @property
     def hosts(self) -> list[Member]:

@@ -17,7 +17,7 @@ HEADS = {
     "programs": "PROGRAM",
     "images": "IMAGE OR CONTAINER",
 }
-"""What the tables of `fleet_values.TALLIES` are headed with."""
+"""What the tables of `merge.TALLIES` are headed with."""
 NUMBERS = {
     "held_p99_s": "held on the host, p99",
     "held_mean_s": "held on the host, mean",

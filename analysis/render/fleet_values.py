@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from porttrace.analysis.fleet.compare import Shared, shared
-from porttrace.analysis.fleet.merge import Fleet, Member
+from porttrace.analysis.fleet.merge import TALLIES, Fleet, Member
 from porttrace.analysis.fleet.outliers import outliers
 from porttrace.analysis.fleet.sketch import ERROR, Sketch
 from porttrace.analysis.fleet.tally import Tally
@@ -13,7 +13,6 @@ from porttrace.analysis.render.escape import valid
 
 SCHEMA = 1
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
-TALLIES = ("places", "destinations", "programs", "images")
 _NAMED = 50  # names of one tally
 
 
@@ -36,7 +35,7 @@ def fleet_values(fleet: Fleet) -> dict[str, Any]:
             for (rule, severity), (number, of) in fleet.by_rule.items()
         ],
         "throttles": [_throttle(each) for each in shared(fleet)],
-        **{name: _tally(getattr(fleet, name)) for name in TALLIES},
+        **{name: _tally(fleet.tally(name)) for name in TALLIES},
         "outliers": [
             {**vars(each), "times": _finite(each.times), "score": _finite(each.score)}
             for each in outliers(fleet)

@@ -80,8 +80,18 @@ def test_a_table_takes_the_place_of_the_one_before(
         table.keep("b", "", page)
 
 
+def test_reading_a_fleet_is_measured() -> None:
+    (made,) = lines("fleet.py", "--hosts=2", "--attempts=500", "--workers=1")
+    assert (made["hosts"], made["attempts"]) == (2, 1000)
+    assert made["worker_peak"] > 50e6 and made["client_peak"] > 50e6
+    assert 5 < made["disk"] / made["attempts"] < 500
+    assert 1_000 < made["summary"] < 200_000
+
+
 def test_the_page_has_a_place_for_each_bench(table: ModuleType) -> None:
     text = table.PAGE.read_text()
     for name in ("storm", "startup", "offline"):
         assert text.count(f"<!-- bench {name} -->") == text.count(f"<!-- end of {name} -->") == 1
         assert f"`{name}`" in text
+    scale = table.PAGE.with_name("scale.md").read_text()
+    assert scale.count("<!-- bench fleet -->") == scale.count("<!-- end of fleet -->") == 1

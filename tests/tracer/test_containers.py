@@ -202,6 +202,29 @@ def test_names_in_the_files_of_runtimes(
     assert Names((tmp_path,)).of(KNOWN) == name
 
 
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (DOCKER, {"Name": "/web", "Config": {"Image": "shop:2"}}),
+        (BUNDLE, {"annotations": {"io.kubernetes.cri.container-name": "web",
+                                  "io.kubernetes.cri.image-name": "shop:2"}}),
+        (USERDATA, {"annotations": {"io.kubernetes.container.name": "web",
+                                    "io.kubernetes.cri-o.ImageName": "shop:2"}}),
+        (STORED, [{"id": ID, "names": ["web"], "metadata": '{"image-name": "shop:2"}'}]),
+    ],
+)  # fmt: skip
+def test_images_in_the_files_of_runtimes(tmp_path: Path, path: str, content: object) -> None:
+    write(tmp_path, path, content)
+    names = Names((tmp_path,))
+    assert (names.of(KNOWN), names.image_of(KNOWN)) == ("web", "shop:2")
+
+
+def test_no_image_is_no_reason_not_to_have_a_name(tmp_path: Path) -> None:
+    write(tmp_path, DOCKER, {"Name": "/web", "Config": []})
+    names = Names((tmp_path,))
+    assert (names.image_of(KNOWN), names.of(KNOWN)) == ("", "web")
+
+
 def test_no_file_holds_us_up(tmp_path: Path) -> None:
     for path in (BUNDLE, USERDATA, STORED, DOCKER):
         (tmp_path / path).parent.mkdir(parents=True)
@@ -281,6 +304,7 @@ def test_what_real_runtimes_answer(tmp_path: Path, runtime: str) -> None:
     with serving(tmp_path / PATHS[runtime], lambda to: to.sendall(REPLIES[runtime])) as requests:
         names = Names((tmp_path,))
         assert {names.of(known(each)) for each in ids.values()} == ids.keys()
+        assert all(names.image_of(known(each)) for each in ids.values())
         assert len(requests) == 1
         # one that it does not tell of is asked for once, like any other
         for _ in range(3):
