@@ -27,6 +27,7 @@ from porttrace.analysis.model import (
     Loss,
     Origin,
     Outcome,
+    Table,
     Trace,
     resent_us,
 )
@@ -60,7 +61,7 @@ _OF_PROCESS = ("exe", "user", "container", "container_name", "ns_pid", "netns")
 _BROKEN = (pa.ArrowException, OSError, ValueError, TypeError, KeyError, AttributeError)
 
 
-def carried(rows: Attempts) -> dict[str, Any]:
+def carried(rows: Table) -> dict[str, Any]:
     """Return the columns that a file has besides those of `tables.attempts`.
 
     `gate_stack`, `connect_stack`: keys of the stacks in the metadata, negative none; `resent_us`:

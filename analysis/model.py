@@ -339,6 +339,11 @@ class Trace:
         """The attempts by column: for whoever looks at all of them."""
         return self.attempts if isinstance(self.attempts, Columns) else Columns(self.attempts)
 
+    @property
+    def rows(self) -> Attempts:
+        """The attempts by row: for whoever takes them one by one; of columns they are made anew."""
+        return np.asarray(self.attempts)
+
 
 @dataclass(frozen=True)
 class Party:

@@ -60,9 +60,8 @@ def run(*words: str | Path, cwd: Path = CHECKOUT, **environment: str) -> None:
 
 def pip(*words: str | Path, **environment: str) -> None:
     """Run pip of the environment that this runs in."""
-    run(
-        sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words, **environment
-    )
+    command = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words)
+    run(*command, cwd=CHECKOUT, **environment)
 
 
 def wheel() -> Path:

@@ -188,7 +188,7 @@ def cut(control: Control) -> Control:
 
 def shorten(whole: Trace, until_ns: int) -> Trace:
     """Return what of `whole` a recording that ended at `until_ns` would hold."""
-    rows = whole.attempts.copy()
+    rows = whole.rows.copy()
     for mark in ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns"):
         rows[mark][rows[mark] > until_ns] = 0
     rows["outcome"][rows["end_ns"] == 0] = Outcome.pending

@@ -146,7 +146,7 @@ def lossy(trace: Trace, seed: int, share: float = 0.1) -> Trace:
     lacks the END has an outcome that is not known.
     """
     rng = np.random.default_rng(seed)
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     sent = rows["syn_ns"] > 0
     start, end, back = (rng.random(len(rows)) < share for _ in range(3))
     gone = np.where(sent, start & end & back, back)

@@ -111,7 +111,7 @@ def test_live_lines() -> None:
     of = trace()
     lines = [
         text.attempt_line(row, "1.000", hold, of.processes[int(row["pid"])])
-        for row, hold in zip(of.attempts, text.holds_of(of.attempts, 0), strict=True)
+        for row, hold in zip(of.rows, text.holds_of(of.rows, 0), strict=True)
     ]
     assert lines == [
         "   1.000    4001 web[7] worker 192.0.2.2:80    established  1.00s gate      14ms",
@@ -143,8 +143,8 @@ def test_a_longer_name_takes_the_room_behind_the_destination_first(
 
 def test_the_lines_of_a_live_trace(capsys: pytest.CaptureFixture[str]) -> None:
     of = trace()
-    TextPrinter(0, processes=of.processes).attempts(of.attempts)
-    TextPrinter(0, processes=of.processes).pending(of.attempts, 50 * S, {})
+    TextPrinter(0, processes=of.processes).attempts(of.rows)
+    TextPrinter(0, processes=of.processes).pending(of.rows, 50 * S, {})
     lines = capsys.readouterr().out.splitlines()
     assert [" web[7] worker " in line for line in lines] == [True, False, False] * 2
     assert [" db[7] worker " in line for line in lines] == [False, True, False] * 2
@@ -196,7 +196,7 @@ def test_concurrency() -> None:
 
 def test_json_of_attempts(capsys: pytest.CaptureFixture[str]) -> None:
     of = trace()
-    JsonPrinter(of.processes).attempts(of.attempts)
+    JsonPrinter(of.processes).attempts(of.rows)
     live = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert live == [json.loads(line) for line in b"".join(ndjson(of)).splitlines()]
     assert [[each[key] for key in ("container", "container_name", "ns_pid")] for each in live] == [
@@ -257,8 +257,8 @@ def outputs(of: Trace) -> Iterator[str]:
 def test_no_name_reaches_a_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
     of = trace(a=HOSTILE, b=HOSTILE)
     printer = TextPrinter(0, processes=of.processes)
-    printer.attempts(of.attempts)
-    printer.pending(of.attempts, 50 * S, {})
+    printer.attempts(of.rows)
+    printer.pending(of.rows, 50 * S, {})
     for shown in (*outputs(of), capsys.readouterr().out):
         assert all(c.isprintable() or c in "\r\n" for c in shown)
         assert "\\u202e</script>\\x" in shown

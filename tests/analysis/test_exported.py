@@ -38,7 +38,7 @@ def test_there_and_back(path: Path, tmp_path: Path) -> None:
     for each in fields(Trace):
         if each.name not in _LEFT_OUT:
             assert getattr(after, each.name) == getattr(before, each.name), each.name
-    for name in before.attempts.dtype.names or ():
+    for name in before.rows.dtype.names or ():
         if name not in _NOT_IN_IT:
             assert np.array_equal(after.attempts[name], before.attempts[name]), name
     assert {pid: each.exe for pid, each in after.processes.items()} == {

@@ -84,7 +84,7 @@ def test_a_far_peer_is_no_line() -> None:
 
 def test_what_was_not_watched_is_not_judged() -> None:
     trace = written(queued(wanted(1, 7, 8), 1, 1), "egress")
-    trace.attempts["watched"] = False
+    trace.rows["watched"] = False
     assert [found.place for found in throttles(trace) if found.place == "egress"] == []
 
 

@@ -30,7 +30,7 @@ TABLE = story(40)
 
 def whole(table: Events, end_ns: int = END.end_ns) -> Attempts:
     rows, carried = step(table, Open(), NEVER)
-    return assemble(Trace(no_attempts(), 0, end_ns), [rows], carried).attempts
+    return assemble(Trace(no_attempts(), 0, end_ns), [rows], carried).rows
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

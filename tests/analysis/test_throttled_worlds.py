@@ -170,7 +170,7 @@ def test_where_many_events_are_lost_nothing_is_told_that_needs_counting() -> Non
 def test_ends_that_nobody_knows_tell_of_losses_that_nobody_counted() -> None:
     for slots, told in ((1, {1}), (2, set[int]())):
         trace = world("gate", slots, "process", 2)
-        attempts = trace.attempts.copy()
+        attempts = trace.rows.copy()
         attempts["outcome"][::20] = Outcome.unknown
         found = serialized_connects(replace(trace, attempts=attempts), ())
         assert {f.slots for f in found} <= told
@@ -179,7 +179,7 @@ def test_ends_that_nobody_knows_tell_of_losses_that_nobody_counted() -> None:
 def test_moments_of_a_busy_machine_do_not_hide_who_is_counted() -> None:
     # A throttle by thread; other calls of the process are held for 12 ms now and then by chance.
     trace = world("gate", 2, "thread", 1)
-    attempts = trace.attempts.copy()
+    attempts = trace.rows.copy()
     free = np.flatnonzero(attempts["gate_ns"] == 0)[::6]
     attempts["gate_ns"][free] = attempts["call_ns"][free] - 12 * simulate.MS
     found = serialized_connects(replace(trace, attempts=attempts), ())

@@ -85,7 +85,7 @@ def every_outcome() -> Told:
     story.connect(at=next(at), pid=2).syn_sent().failed(5)
     story.connect(at=next(at), pid=2).syn_sent().in_progress()
     trace = trace_of(story, 6 * S)
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     rows["outcome"][-2] = Outcome.unknown
     losses = (Loss(2 * S, 2 * S + 300 * MS, 0, 12),)
     return replace(trace, attempts=rows, losses=losses, notes=("A note.",)), ()

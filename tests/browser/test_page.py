@@ -71,7 +71,7 @@ def test_bars_stand_in_the_proportions_of_the_data(opened: Open, width: int) -> 
     scale = plot["width"] / (view["to"] - view["from"])
     bars = by_id(page.bars())
     assert set(bars) == set(trace.attempts["attempt_id"].tolist())
-    for row in trace.attempts:
+    for row in trace.rows:
         bar: Any = bars[int(row["attempt_id"])]
         x, width_px = bar["flight"]
         assert x == pytest.approx(plot["left"] + (int(row["syn_ns"]) - view["from"]) * scale)
@@ -111,7 +111,7 @@ def test_victims_are_linked_to_what_they_waited_for(opened: Open) -> None:
     trace, findings = stories.queue()
     page = opened((trace, findings))
     links: Any = page.ask("porttrace.links()")
-    agent = {int(r["attempt_id"]) for r in trace.attempts if r["comm"] == b"agent"}
+    agent = {int(r["attempt_id"]) for r in trace.rows if r["comm"] == b"agent"}
     assert {link["victim"] for link in links} == {p.attempt_id for p in findings[0].victims}
     assert {link["blocker"] for link in links} == agent
 

@@ -61,7 +61,7 @@ def without_end() -> Trace:
 def test_an_attempt_without_an_end_is_told_at_its_last_mark(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    TextPrinter(S).attempts(without_end().attempts)
+    TextPrinter(S).attempts(without_end().rows)
     words = capsys.readouterr().out.split()
     assert words[0] == "37.000"
     assert words[-2:] == ["unknown", "9us"]  # held in connect; how long it took is not known
@@ -69,7 +69,7 @@ def test_an_attempt_without_an_end_is_told_at_its_last_mark(
 
 def test_an_attempt_without_an_end_is_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     whole, printer = without_end(), JsonPrinter()
-    printer.attempts(whole.attempts)
+    printer.attempts(whole.rows)
     printer.end(whole, [])
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["type"] for each in told] == ["attempt", "report"]

@@ -3,6 +3,7 @@
 `scripts/bench differ` does the same with more of them.
 """
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -21,10 +22,9 @@ BENCH = CHECKOUT / "bench"
 def differ() -> ModuleType:
     sys.path.insert(0, str(BENCH))
     try:
-        import differ as module
+        return importlib.import_module("differ")
     finally:
         sys.path.remove(str(BENCH))
-    return module
 
 
 @pytest.mark.kernel

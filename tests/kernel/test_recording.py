@@ -96,7 +96,7 @@ def test_a_recording_gives_the_report_of_its_live_trace(
     assert (found.trust.events, found.trust.lost_events) == (trust["events"], trust["lost_events"])
     by_id = {each["attempt_id"]: each for each in traced.attempts}
     reasons = found.trace.host.drop_reasons
-    rows = [plain(attempt_json(row, reasons=reasons)) for row in found.trace.attempts]
+    rows = [plain(attempt_json(row, reasons=reasons)) for row in found.trace.rows]
     assert len(rows) == len(traced.attempts)
     for row in rows:
         told = {key: value for key, value in by_id[row["attempt_id"]].items() if key != "type"}
@@ -230,7 +230,7 @@ def test_parts_can_be_read_alone(tmp_path: Path) -> None:
     parts = [load(path) for path in sorted(tmp_path.iterdir())]
     assert len(parts) == 3 and all(part.complete for part in parts)
     assert all(client.pid in part.trace.processes for part in parts)
-    ended = [row["syn_ns"] for part in parts for row in part.trace.attempts if row["end_ns"]]
+    ended = [row["syn_ns"] for part in parts for row in part.trace.rows if row["end_ns"]]
     assert len(set(ended)) == len(ended) > 500
 
 

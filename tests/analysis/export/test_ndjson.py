@@ -13,7 +13,7 @@ from traces import trace_of
 
 def test_as_a_live_trace_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
     trace = trace_of(story())
-    JsonPrinter().attempts(trace.attempts)
+    JsonPrinter().attempts(trace.rows)
     assert b"".join(ndjson(trace)).decode() == capsys.readouterr().out
 
 

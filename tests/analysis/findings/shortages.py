@@ -45,7 +45,7 @@ def counted(*uses: tuple[float, PortUse], **settings: str) -> tuple[Sample, ...]
 def of_namespace(*steps: Step, samples: Sequence[Sample] = ()) -> Trace:
     """Return a world of one process in `NETNS`, from `SOURCE`, with these samples."""
     trace = world(*steps)
-    trace.attempts["saddr"] = np.void(packed(SOURCE))
+    trace.rows["saddr"] = np.void(packed(SOURCE))
     return replace(
         trace, samples=tuple(samples), processes={7: Process(7, comm="web", netns=NETNS)}
     )

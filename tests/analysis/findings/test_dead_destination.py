@@ -138,7 +138,7 @@ def test_a_slow_refusal_is_a_warning() -> None:
 def test_how_it_is_unreachable(columns: dict[str, int], said: str, look: str) -> None:
     trace = world(*((TO, *step) for step in every(4000, 2, 3000, Outcome.unreachable)))
     for name, value in columns.items():
-        trace.attempts[name] = value
+        trace.rows[name] = value
     (finding,) = dead_destination(trace, ())
     assert said in finding.summary and look in finding.advice[0]
 
@@ -206,7 +206,7 @@ def test_what_may_be_wrong(to: str, host_down: bool) -> None:
 def test_ipv6_loopback_is_never_a_host_that_is_down() -> None:
     steps: list[Step] = [(TO, *step) for step in every(5000, 2, 3000, GIVEN_UP)]
     trace = world(*steps)
-    trace.attempts["daddr"] = np.void(b"\0" * 15 + b"\1")
+    trace.rows["daddr"] = np.void(b"\0" * 15 + b"\1")
     (finding,) = dead_destination(trace, ())
     assert finding.summary.startswith("[::1]:80 answered none of 2 attempts")
     assert "host down" not in finding.advice[0]

@@ -132,7 +132,7 @@ def none(trace: Trace) -> bool:
 
 def test_a_source_address_that_is_not_there_is_none() -> None:
     trace = of_namespace(*connects(3, outcome=LACKING), samples=FILLING[:2])
-    trace.attempts["syn_ns"] = 0  # it never was in SYN_SENT
+    trace.rows["syn_ns"] = 0  # it never was in SYN_SENT
     assert none(trace)
 
 

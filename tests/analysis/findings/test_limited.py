@@ -123,7 +123,7 @@ def test_the_wire_tells_who_denies(
 def test_answered_at_the_gate() -> None:
     # GIVEN a supervisor that answers the system call itself
     trace = world(agent_and_logins(rounds=20), 5, Slots(1))
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     denied = rows["errno"] > 0
     rows["gate_ns"][denied], rows["call_ns"][denied] = rows["call_ns"][denied], 0
     (finding,) = limited_connects(replace(trace, attempts=rows), ())
@@ -234,10 +234,10 @@ def test_lost_events_make_no_verdict_wrong(slots: int, seed: int) -> None:
 
 def test_port_shortage_and_long_failures_are_no_denials() -> None:
     trace = world(agent_and_logins(), 1, Slots(1))
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     rows["outcome"][rows["errno"] > 0] = Outcome.no_port
     assert limited_connects(replace(trace, attempts=rows), ()) == []
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     rows["end_ns"][rows["errno"] > 0] += 2 * S
     assert limited_connects(replace(trace, attempts=rows), ()) == []
 

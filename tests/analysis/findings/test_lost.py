@@ -30,7 +30,7 @@ def shop(*latencies_ms: float, resent: tuple[int, ...], to: str = TO, host: Host
         for i, took in enumerate(latencies_ms)
     ]
     trace = replace(world(*steps), host=host)
-    trace.attempts["retransmits"] = resent
+    trace.rows["retransmits"] = resent
     return trace
 
 

@@ -19,7 +19,7 @@ TWICE: tuple[Step, ...] = ((TO, 500, 501, GOOD), (TO, 600, 600.1, LACKING))
 def from_port(*ports: int, steps: tuple[Step, ...] = TWICE) -> Trace:
     """Return a trace whose attempts have these source ports when they are over."""
     trace = of_namespace(*steps)
-    trace.attempts["sport"] = ports
+    trace.rows["sport"] = ports
     return trace
 
 

@@ -96,7 +96,7 @@ def test_controls(trace: Trace) -> None:
 
 def test_failed_attempts_are_no_storm() -> None:
     trace = stream(100, 20)
-    trace.attempts["outcome"] = Outcome.refused
+    trace.rows["outcome"] = Outcome.refused
     assert connect_storm(trace, ()) == []
 
 

@@ -38,7 +38,7 @@ def test_whose_timer(wait_ms: float, outcome: Outcome, source: str) -> None:
 
 def test_a_blocking_call_that_returns_first_was_let_go_by_sndtimeo() -> None:
     trace = world((DEAD, 1000, 9000, Outcome.cancelled))
-    trace.attempts["return_ns"] = trace.attempts["call_ns"] + 3_071 * MS
+    trace.rows["return_ns"] = trace.rows["call_ns"] + 3_071 * MS
     (finding,) = timeout_source(trace, ())
     assert finding.evidence["source"] == "so-sndtimeo"
     assert finding.confidence == 0.65
@@ -120,7 +120,7 @@ def test_what_its_process_left_open_was_ended_by_no_timer(exit_ms: float, findin
 def test_a_call_that_a_kill_interrupted_has_no_timer() -> None:
     # GIVEN a blocking connect that returns just before its process ends, after 3 s
     trace = killed()
-    trace.attempts["return_ns"] = 3_998 * MS
+    trace.rows["return_ns"] = 3_998 * MS
     assert timeout_source(trace, ()) == []
     (finding,) = timeout_source(replace(trace, exits={}), ())
     assert finding.evidence["source"] == "so-sndtimeo"
@@ -142,7 +142,7 @@ def test_a_main_thread_may_end_before_its_process() -> None:
 
 def test_a_socket_that_was_found_open_is_no_sign_of_life() -> None:
     trace = killed()
-    trace.attempts[["call_ns", "gate_ns"]] = 0
+    trace.rows[["call_ns", "gate_ns"]] = 0
     trace = replace(trace, attempts=np.concatenate([trace.attempts, trace.attempts]))
     trace.attempts["syn_ns"][1] = trace.attempts["end_ns"][1] = 0
     assert timeout_source(trace, ()) == []

@@ -86,7 +86,7 @@ def test_failed_binds_by_errno_and_holder() -> None:
     assert values(Tally(RULE_NAMES), "porttrace_bind_failures_total")["EADDRINUSE", "client"] == 0
 
 
-def binds(array: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def binds(array: np.ndarray) -> np.ndarray:
     from porttrace.analysis.binds import binds_of
 
     return binds_of(array)

@@ -35,7 +35,10 @@ def story(name: str = "web") -> Fleet:
             findings=(Found("serialized-connects", "critical", 0.9, f"Process {name} waits."),),
             by_rule={("serialized-connects", "critical"): 1},
             outcomes={"established": 9, "refused": 1},
-            **{each: tally(entries) for each in ("destinations", "programs", "images", "places")},
+            destinations=tally(entries),
+            programs=tally(entries),
+            images=tally(entries),
+            places=tally(entries),
         )
         for n in range(10)
     ]

@@ -83,7 +83,7 @@ def test_command_lines_stay_out() -> None:
 def test_times_count_from_the_start_of_the_trace() -> None:
     trace, _ = stories.queue()
     late = 2**60
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     for mark in ("sleep_ns", "gate_ns", "call_ns", "syn_ns", "end_ns", "return_ns"):
         rows[mark] = np.where(rows[mark] > 0, rows[mark] + late, 0)
     moved = replace(trace, attempts=rows, start_ns=late, end_ns=trace.end_ns + late)
@@ -180,7 +180,7 @@ def test_the_page_does_not_grow_with_the_trace() -> None:
 
 def test_many_processes_make_no_long_page() -> None:
     trace = stories.crowd(selection.MOST)
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     rows["pid"] = np.arange(len(rows))
     assert len(html_report(replace(trace, attempts=rows), ())) < 10_000_000
 
@@ -219,7 +219,7 @@ def test_lines_of_a_small_trace_are_exact() -> None:
 
 def test_a_victim_is_linked_to_what_ended_before_it_went_on() -> None:
     trace, findings = stories.queue()
-    agent = {int(r["attempt_id"]) for r in trace.attempts if r["comm"] == b"agent"}
+    agent = {int(r["attempt_id"]) for r in trace.rows if r["comm"] == b"agent"}
     first: dict[int, tuple[int, int]] = {}
     for victim, blocker, overlap in links.links(trace, findings):
         first.setdefault(victim, (blocker, overlap))
@@ -230,7 +230,7 @@ def test_a_victim_is_linked_to_what_ended_before_it_went_on() -> None:
 
 def test_a_blocker_that_was_still_open_let_nobody_through() -> None:
     trace, findings = stories.queue()
-    rows = trace.attempts.copy()
+    rows = trace.rows.copy()
     # The first agent's attempt now outlives all of its victims.
     rows["end_ns"][0] = rows["return_ns"][0] = trace.end_ns - 1
     again: Trace = replace(trace, attempts=rows)

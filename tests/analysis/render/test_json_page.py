@@ -154,7 +154,7 @@ def test_the_report() -> None:
 
 
 def test_lines_of_a_live_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    printer, rows = JsonPrinter(), recorded().attempts
+    printer, rows = JsonPrinter(), recorded().rows
     printer.attempts(rows)
     printer.pending(np.concatenate([rows[:1], held_rows([HELD])]), 10**12, {})
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -191,7 +191,7 @@ def test_what_a_finding_does_not_say_is_null() -> None:
 
 
 def test_attempts() -> None:
-    first, second, third = (loads(attempt_json(row)) for row in trace().attempts)
+    first, second, third = (loads(attempt_json(row)) for row in trace().rows)
     assert first["comm"] == "\\xffweb"
     assert (first["family"], first["saddr"], first["daddr"]) == (4, "192.0.2.1", "192.0.2.2")
     assert (first["outcome"], first["origin"], first["blocking"]) == (

@@ -126,7 +126,7 @@ def test_the_widest_lines(to: str, most: int) -> None:
 def test_a_line_of_a_pending_attempt() -> None:
     story = events()
     story.connect(comm=b"agent", at=S).syn_sent(after_ns=0).in_progress()
-    (row,) = trace_of(story).attempts
+    (row,) = trace_of(story).rows
     assert text.pending_line(row, 4 * S, "4.000", holds(row, 4 * S)).split() == (
         ["4.000", "7", "agent", "192.0.2.2:80", "in", "SYN_SENT", "3.00s+"]
     )
