@@ -181,7 +181,7 @@ def _unpaced(storm: Storm, measured: dict[str, list[Pair]]) -> str:
             _share(min(pair.seen for pair in pairs)),
             _number(max(pair.lost for pair in pairs)),
             f"{_middle(pair.used.file_bytes / connects for pair in pairs):.0f}",
-            f"{_middle(pair.used.peak_mb for pair in pairs):.0f}",
+            _known(_middle(pair.used.peak_mb for pair in pairs)),
         ))  # fmt: skip
     return table.markdown(HEAD, rows)
 
@@ -233,6 +233,11 @@ def _print_lines(storm: Storm, measured: dict[str, list[Pair]]) -> None:
                     "peak_mb": each.used.peak_mb,
                 }
                 print(json.dumps(line), flush=True)
+
+
+def _known(peak_mb: float) -> str:
+    # A tracer that ends with its target cannot be asked any more.
+    return f"{peak_mb:.0f}" if peak_mb else ""
 
 
 if __name__ == "__main__":

@@ -51,8 +51,11 @@ def test_a_command_that_outlives_the_trace_is_ended() -> None:
 
 
 def test_a_pid_that_exits_ends_the_trace() -> None:
-    target = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(2); {ONE_CONNECT}"])
+    program = f"import sys; sys.stdin.read(); {ONE_CONNECT}"
+    target = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
     with running("--pid", str(target.pid)) as tracer:
+        assert target.stdin
+        target.stdin.close()
         traced = tracer.finish(0)
     assert target.wait() == 0
     assert traced.code == 0

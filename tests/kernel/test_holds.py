@@ -131,22 +131,25 @@ def test_a_connect_held_inside_the_kernel_stands_at_connect() -> None:
 
 def test_attempts_under_way_at_the_start_are_seeded() -> None:
     code = (
-        "import socket, time\n"
+        "import socket, sys, time\n"
         "s = socket.socket(); s.setblocking(False); s.connect_ex(('192.0.2.66', 9100))\n"
         "t = socket.socket(); t.setblocking(False); t.connect_ex(('192.0.2.66', 9101))\n"
-        "time.sleep(5); s.close(); time.sleep(1)\n"
+        "sys.stdin.read(); time.sleep(2); s.close(); time.sleep(1)\n"
     )
     with open_site() as site:
-        child = subprocess.Popen(site.hosts.in_client([sys.executable, "-c", code]))
+        command = site.hosts.in_client([sys.executable, "-c", code])
+        child = subprocess.Popen(command, stdin=subprocess.PIPE)
         wait_until(lambda: len(sockets.connecting(child.pid)) == 2)
         with running("--pid", str(child.pid)) as tracer:
+            assert child.stdin
+            child.stdin.close()
             traced = tracer.finish(0)
         child.wait()
     rows = sorted(traced.attempts, key=lambda row: row["dport"])
     assert [row["origin"] for row in rows] == ["seeded", "seeded"]
     assert [(row["dport"], row["outcome"]) for row in rows] == [(9100, "cancelled"),
                                                                (9101, "cancelled")]  # fmt: skip
-    assert all(row["pid"] == child.pid and row["sport"] for row in rows)
+    assert [(row["pid"], bool(row["sport"])) for row in rows] == [(child.pid, True)] * 2
     assert rows[0]["end_ns"] < rows[1]["end_ns"]
     assert all(row["retransmits"] >= 1 for row in rows)
     assert traced.is_trusted(), traced.report["trust"]

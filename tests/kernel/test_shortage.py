@@ -269,8 +269,8 @@ def test_it_is_cheap_beside_20_000_in_time_wait(site: Site) -> None:
         lasted_s = time.monotonic() - begun_s
         used = [group.used for each in sampler.taken() if each.usage for group in each.usage.groups]
     assert used and max(used) >= 20_000
-    # 1 % of a core, and the round that stop asks for
-    assert sampler.worked_s < 0.01 * lasted_s + 0.15, sampler.worked_s
+    # 1 % of a core, the 0.2 s that it may take ahead, and the round that stop asks for
+    assert sampler.worked_s < 0.01 * lasted_s + 0.35, sampler.worked_s
 
 
 _CROWD = """
