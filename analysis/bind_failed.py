@@ -57,8 +57,7 @@ class Failed:
 
     def fact(self, name: str, unknown: int = -1) -> int:
         """Return a number that was looked up."""
-        value = self.looked.facts.get(name, unknown) if self.looked else unknown
-        return value if isinstance(value, int) else unknown
+        return bind_names.fact(self.looked, name, unknown)
 
     @property
     def there(self) -> str:

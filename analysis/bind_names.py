@@ -5,7 +5,6 @@ Names that processes gave themselves are passed on raw: whoever prints them esca
 
 import errno
 import os
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -123,7 +122,7 @@ def not_shown(row: np.void, found: Looked | None) -> str:
 def range_taken(found: Looked | None) -> str:
     """Return that no port was left for a call that asked for any, and by whom they were taken."""
     facts = found.facts if found else {}
-    first, last = (_number(facts, name) for name in ("range_first", "range_last"))
+    first, last = (fact(found, name, 0) for name in ("range_first", "range_last"))
     ends = f" ({first}-{last})" if first else ""
     reserved = facts.get("reserved")
     besides = f" that is not reserved ({reserved})" if reserved else ""
@@ -134,9 +133,10 @@ def range_taken(found: Looked | None) -> str:
     return f"{said}; {later} later {facts['taken']} of {last - first + 1} were: {facts['takers']}"
 
 
-def _number(facts: Mapping[str, int | str], name: str) -> int:
-    value = facts.get(name, 0)
-    return value if isinstance(value, int) else 0
+def fact(found: Looked | None, name: str, unknown: int = -1) -> int:
+    """Return a number that was looked up, `unknown` where it was not."""
+    value = found.facts.get(name, unknown) if found else unknown
+    return value if isinstance(value, int) else unknown
 
 
 _HOLDS = {

@@ -13,7 +13,7 @@ import json
 import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import load
@@ -83,14 +83,18 @@ def measure(
     for turn in range(pairs):
         for tool in wanted:
             if tool.installed:
-                less = 1 if storm.a_second else _FEWER.get(tool.name, 1)
-                one = Storm(storm.connects // less, storm.kind, storm.a_second)
+                one = replace(storm, connects=connects_of(storm, tool.name))
                 try:
                     measured = pair(program, one, tool, turn % 2 == 0)
                 except StartError as error:
                     print(error, file=sys.stderr)
                 else:
                     found.setdefault(tool.name, []).append(measured)
+
+
+def connects_of(storm: Storm, name: str) -> int:
+    """Return how many connects a storm has under a tracer: fewer where it is very slow."""
+    return storm.connects if storm.a_second else storm.connects // _FEWER.get(name, 1)
 
 
 def pair(program: Path, storm: Storm, tool: Tool, alone_first: bool) -> Pair:
@@ -124,9 +128,9 @@ def _around(program: Path, storm: Storm, tool: Tool) -> tuple[Done, Used, float,
         out = Path(folder, "out")
         with load.client(program, storm, tool.words(out, 0)) as client:
             tracer = _parent(client.pid)
-            before_s = tools._cpu_s(tracer)
+            before_s = tools.cpu_of(tracer)
             done = client.go()
-            used_s, peak = tools._cpu_s(tracer) - before_s, tools._peak_mb(tracer)
+            used_s, peak = tools.cpu_of(tracer) - before_s, tools.peak_of(tracer)
         text = out.read_text(errors="replace")
         calls = text.count(" connect(")
         return done, Used(used_s, peak, calls, len(text)), calls / storm.connects, -1
@@ -155,24 +159,22 @@ def recorded(path: Path, port: int) -> tuple[int, int]:
 
 def described(storm: Storm, measured: dict[str, list[Pair]], pairs: int) -> str:
     """Return the heading and the table of one storm."""
-    alone = [pair.alone for each in measured.values() for pair in each]
     pace = f"paced, {storm.a_second:,}/s" if storm.a_second else "as fast as it can"
-    rate = statistics.median(storm_rate(done, storm) for done in alone if done.connected >= 0)
+    rate = _middle(
+        connects_of(storm, name) / pair.alone.seconds
+        for name, each in measured.items()
+        for pair in each
+    )
     title = f"**{storm.kind.capitalize()}, {pace}**, {storm.connects:,} connects, {pairs} pairs."
     if storm.a_second:
         return f"{title}\n\n{_paced(measured)}"
     return f"{title} Untraced: {rate:,.0f} a second.\n\n{_unpaced(storm, measured)}"
 
 
-def storm_rate(done: Done, storm: Storm) -> float:
-    """Return the median connect's share of a second."""
-    return storm.connects / done.seconds
-
-
 def _unpaced(storm: Storm, measured: dict[str, list[Pair]]) -> str:
     rows = []
     for name, pairs in measured.items():
-        connects = storm.connects // _FEWER.get(name, 1)
+        connects = connects_of(storm, name)
         rows.append((
             name,
             f"{_middle(pair.traced.seconds / pair.alone.seconds for pair in pairs):.2f}",
@@ -223,7 +225,7 @@ def _print_lines(storm: Storm, measured: dict[str, list[Pair]]) -> None:
                     "tracer": name,
                     "kind": storm.kind,
                     "a_second": storm.a_second,
-                    "connects": storm.connects,
+                    "connects": connects_of(storm, name),
                     "slowdown": each.traced.seconds / each.alone.seconds,
                     "client_cpu": each.traced.cpu_s / each.alone.cpu_s,
                     "tracer_cpu_s": each.used.cpu_s,

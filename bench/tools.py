@@ -106,7 +106,7 @@ class Running:
     def __init__(self, tool: Tool, process: "subprocess.Popen[bytes]", out: Path, log: Path):
         self._tool, self._process, self.out, self.log = tool, process, out, log
         self._wait_until_ready()
-        self._before_s = _cpu_s(process.pid)
+        self._before_s = cpu_of(process.pid)
 
     def _wait_until_ready(self) -> None:
         if not self._tool.ready:
@@ -125,17 +125,12 @@ class Running:
     def finish(self) -> Used:
         """Let it handle what is left, end it, and return what it used."""
         time.sleep(_SETTLE_S)
-        cpu_s = _cpu_s(self._process.pid) - self._before_s
-        peak_mb = _peak_mb(self._process.pid)
+        cpu_s = cpu_of(self._process.pid) - self._before_s
+        peak_mb = peak_of(self._process.pid)
         self._process.send_signal(signal.SIGINT)
         self._process.wait(60)
         size = self.out.stat().st_size if self.out.exists() else self.log.stat().st_size
         return Used(cpu_s, peak_mb, len(self._said()), size)
-
-    def end(self) -> None:
-        """End it whatever happened."""
-        self._process.kill()
-        self._process.wait()
 
 
 @contextlib.contextmanager
@@ -155,13 +150,15 @@ def running(tool: Tool, client: Client | None) -> Iterator[Running]:
             process.wait()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_of(pid: int) -> float:
+    """Return the processor time (s) that a process has used."""
     # The process' own clock, exact: all of its threads, those that ended included.
     # MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED), include/linux/posix-timers_types.h
     return time.clock_gettime(~pid << 3 | 2)
 
 
-def _peak_mb(pid: int) -> float:
+def peak_of(pid: int) -> float:
+    """Return the most memory (MB) that a process has had, 0 once it has ended."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -8,6 +8,7 @@
  */
 #pragma once
 #include "common.h"
+#include "wire.h"
 
 /* Bits of prev_state in the record of sched_switch (include/linux/sched.h). */
 #define EXIT_DEAD 0x10
@@ -142,13 +143,7 @@ static __always_inline void thread_exit(void *ctx, bool last)
 #ifdef KERNEL_FUNCTIONS
 	accepting.delete(&tid);
 #endif
-#ifdef WIRE
-	{
-		u64 task = bpf_get_current_task();
-
-		senders.delete(&task);
-	}
-#endif
+	wire_expects_none();
 	if (last) {
 		u64 *n = in_flight.lookup(&pid);
 

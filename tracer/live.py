@@ -189,22 +189,18 @@ class LiveTrace:
         return together(parts)
 
     def _round(self, events: Events, ready: Events) -> Round:
-        if not len(events) and not len(ready):
-            return self._quiet_round()
-        stacks = self._new_stacks(ready)
-        ready = with_origins(self._without_false_gates(ready), self._stacks)
-        ready = without_unwanted(ready, self.options.local_ports)
         looked = self._lookups.taken() if self._lookups else ()
-        new = self._new_processes(events)
-        self._want_samples(events)
+        stacks: dict[int, tuple[str, ...]] = {}
+        if len(events) or len(ready):
+            stacks = self._new_stacks(ready)
+            ready = with_origins(self._without_false_gates(ready), self._stacks)
+            ready = without_unwanted(ready, self.options.local_ports)
+            new = self._new_processes(events)
+            self._want_samples(events)
+        else:  # twenty times a second on a quiet host: nothing is not looked at
+            new, self._first = self._first, {}
         samples = self._sampler.taken()
         return Round(ready, self._order.watermark_ns, new, stacks, looked, samples)
-
-    def _quiet_round(self) -> Round:
-        looked = self._lookups.taken() if self._lookups else ()
-        first, self._first = self._first, {}
-        samples = self._sampler.taken()
-        return Round(no_events(), self._order.watermark_ns, first, {}, looked, samples)
 
     def _want_samples(self, events: Events) -> None:
         # No port: whose are they now? A SYN lost: is the queue full, here on this host?
