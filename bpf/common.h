@@ -111,8 +111,10 @@ static __always_inline void fill_owner(struct event *e, struct attempt *a, u64 s
 static __always_inline bool wanted_task(void)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	int first = 0;
+	u32 *own = own_pid.lookup(&first);
 
-	if (pid == SELF_PID)
+	if (own && pid == *own)
 		return false;
 #ifdef FILTER_PID
 	if (!targets.lookup(&pid))

@@ -309,6 +309,8 @@ BPF_PERCPU_ARRAY(wire_keys, struct flow_key, ROOMS);
 #endif
 BPF_STACK_TRACE(stacks, 8192);
 
+/* Of the tracer itself, which is never traced. inserts: user space before anything is attached. */
+BPF_ARRAY(own_pid, u32, 1);
 /* Filters. inserts: user space at start, new_task for children; deletes: process exit. */
 BPF_HASH(targets, u32, u8, MAX_THREADS);
 BPF_HASH(wanted_comms, struct comm_key, u8, 64);

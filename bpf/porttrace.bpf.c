@@ -2,7 +2,6 @@
 /*
  * The roof: hooks only, each one line that calls a handler. User space attaches
  * them by name, each by trying. Flags (-D):
- *   SELF_PID            never trace this process
  *   FILTER_PID, FOLLOW_CHILDREN, FILTER_UID, FILTER_COMM, FILTER_RPORT,
  *   FILTER_LPORT        the map of that name decides
  *   FILTER_CGROUP=n     n entries of wanted_cgroups decide

@@ -74,9 +74,9 @@ class TraceOptions:
         ]
         return ", ".join(part for part in parts if part)
 
-    def cflags(self, self_pid: int) -> list[str]:
+    def cflags(self) -> list[str]:
         """Return the -D flags that switch the filters on in the kernel program."""
-        flags = [f"-DSELF_PID={self_pid}", f"-DMAX_ATTEMPTS={self.max_attempts}"]
+        flags = [f"-DMAX_ATTEMPTS={self.max_attempts}"]
         for name, on in (
             ("FILTER_PID", self.pids),
             ("FILTER_COMM", self.comms),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from porttrace.tracer.compiler import Compiler
 from porttrace.tracer.errors import PorttraceError, UnsupportedError
 from porttrace.tracer.event import Events, no_events
 from porttrace.tracer.ksyms import KernelSymbols
@@ -20,6 +21,7 @@ from porttrace.tracer.misses import missed
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.program import Refused, load
+from porttrace.tracer.shelf import Shelf, users_shelf
 from porttrace.tracer.source import join_source
 
 _BELL_PAGES = 16
@@ -46,7 +48,8 @@ class Probe:
     """The loaded program. Use as a context manager: nothing stays attached after it.
 
     `available` holds the optional flags this host supports (features finds them),
-    `modes` the hook modes to try, best first; why one was not taken is in `refused`.
+    `modes` the hook modes to try, best first; why one was not taken is in `refused`. What was
+    compiled is kept on `shelf`, that of the user who traces where none is given.
     Raises UnsupportedError where the program cannot be compiled, loaded or attached.
     """
 
@@ -55,6 +58,7 @@ class Probe:
         options: TraceOptions,
         available: tuple[str, ...] = (),
         modes: tuple[str, ...] = ("tracepoint",),
+        shelf: Shelf | None = None,
     ) -> None:
         self.options = options
         self.refused: dict[str, str] = {}
@@ -62,11 +66,12 @@ class Probe:
         self._buffer: PerfBuffer | None = None
         self._misses_seen, self._misses_read_ns = 0, time.monotonic_ns()
         self._flags = [
-            *options.cflags(os.getpid()), *available, "-Wno-duplicate-decl-specifier"
+            *options.cflags(), *available, "-Wno-duplicate-decl-specifier"
         ]  # fmt: skip
         if "-DBINDS" in self._flags and "-DHAVE_NETNS" not in self._flags:
             self._flags.append("-DMOVES")
-        self._class, self._text = _bpf_class(), join_source(ROOF)
+        self._compiler = _compiler(shelf or Shelf(users_shelf()))
+        self._text = join_source(ROOF)
         self._modes = list(modes)
         self._stacks: dict[int, tuple[str, ...]] = {}
         self._symbols = KernelSymbols()
@@ -99,7 +104,7 @@ class Probe:
         while self._modes:
             mode = self._modes.pop(0)
             try:
-                self._program = load(self._class, self._text, self._flags, mode)
+                self._program = load(self._compiler, self._text, self._flags, mode)
             except Refused as error:
                 self.refused[mode], messages = error.reason, error.messages
                 continue
@@ -253,6 +258,7 @@ class Probe:
 
     def _fill_filters(self) -> None:
         options = self.options
+        self._bpf["own_pid"][ctypes.c_int(0)] = ctypes.c_uint32(os.getpid())
         for pid in options.pids:
             self.add_target(pid)
         for name, values, width in (
@@ -292,19 +298,19 @@ class Probe:
 _COUNTERS = tuple(Counters.__dataclass_fields__)
 
 
-def _bpf_class() -> Any:
+def _compiler(shelf: Shelf) -> Compiler:
     os.environ["BCC_KERNEL_SOURCE"] = str(KERNEL_TREE)
     try:
-        from bcc import BPF
+        import bcc
     except Exception as error:
         raise UnsupportedError(
             f"bcc cannot be imported: {error}", "apt install python3-bpfcc, then 'porttrace doctor'"
         ) from None
 
-    class Quiet(BPF):  # type: ignore[misc]
+    class Quiet(bcc.BPF):  # type: ignore[misc]
         """bcc's own, but nothing is attached before it is asked for."""
 
         def _trace_autoload(self) -> None:
             pass
 
-    return Quiet
+    return Compiler(bcc, Quiet, shelf)

@@ -1,7 +1,7 @@
 """The kernel program, compiled and loaded for one hook mode, with what this kernel lacks left out.
 
 What can be left out is found by trying: each fallback belongs to one program or helper,
-and is taken when that one is refused. The class of bcc is an argument: only probe imports it.
+and is taken when that one is refused.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from porttrace.tracer.compiler import Compiler
 from porttrace.tracer.features import find_tracefs
 from porttrace.tracer.hooks import MAX_RETURNS, RAW_FLAG, Hook, hooks_of
 from porttrace.tracer.kprobes import Definitions, definition_of, remove_leftovers
@@ -124,8 +125,8 @@ class Program:
         self.definitions.close()
 
 
-def load(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
-    """Compile and load the program for `mode`.
+def load(compiler: Compiler, text: str, flags: list[str], mode: str) -> Program:
+    """Compile and load the program for `mode`, or load what was compiled for it before.
 
     `flags` are the -D flags of what the host has. Raises Refused.
     """
@@ -135,7 +136,7 @@ def load(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
     while True:
         tried = [*flags, *mode_flag, *registers, *result]
         try:
-            return _try(bpf_class, text, tried, mode)
+            return _try(compiler, text, tried, mode)
         except Refused as refused:
             said = refused.program + refused.messages
             no_registers = bool(registers) and _about(said, "bpf_task_pt_regs", "on_switch")
@@ -153,25 +154,37 @@ def _about(said: str, *names: str) -> bool:
     return any(name in said for name in names)
 
 
-def _try(bpf_class: Any, text: str, flags: list[str], mode: str) -> Program:
+def _try(compiler: Compiler, text: str, flags: list[str], mode: str) -> Program:
     # bcc and clang write to descriptor 2: catch it there, show it only on failure.
     with captured_stderr() as captured:
+        kept = compiler.revive(text, flags)
+        if kept is not None:
+            with contextlib.suppress(Refused):
+                return _loaded(Program(kept, mode, flags))
         try:
             with _at_home():
-                bpf = bpf_class(text=text.encode(), cflags=flags)
+                bpf = compiler.compile(text, flags)
         except Exception as error:
             messages = captured() + f"\n{error}"
             raise Refused(
                 f"the kernel program could not be compiled: {_telling(messages)}", messages
             ) from None
-        program = Program(bpf, mode, flags)
         try:
-            _load_all(program)
-            _load_wire(program)
+            program = _loaded(Program(bpf, mode, flags))
         except Refused as refused:
-            program.close()
             refused.messages += captured()
             raise
+    compiler.keep(bpf, text, flags)
+    return program
+
+
+def _loaded(program: Program) -> Program:
+    try:
+        _load_all(program)
+        _load_wire(program)
+    except Refused:
+        program.close()
+        raise
     return program
 
 

@@ -56,7 +56,7 @@ def test_with_little_left_maps_are_small_and_it_is_said() -> None:
     assert fitted(options, 400 * MB) is options
     small = fitted(options, 399 * MB)
     assert small.max_attempts == FEW_PLACES
-    assert f"-DMAX_THREADS={FEW_PLACES}" in small.cflags(1)
+    assert f"-DMAX_THREADS={FEW_PLACES}" in small.cflags()
     assert len(small.notes) == 2 and "399 MB" in small.notes[1]
     asked = TraceOptions(max_attempts=64)
     assert fitted(asked, MB) is asked

@@ -20,8 +20,8 @@ def test_everything_is_traced_without_a_word() -> None:
     options = TraceOptions()
     assert options.describe() == ""
     assert not options.targeted
-    assert options.cflags(12) == ["-DSELF_PID=12", "-DMAX_ATTEMPTS=65536", "-DWIRE", "-DBINDS"]
-    assert "-DWIRE" not in TraceOptions(wire=False).cflags(12)
+    assert options.cflags() == ["-DMAX_ATTEMPTS=65536", "-DWIRE", "-DBINDS"]
+    assert "-DWIRE" not in TraceOptions(wire=False).cflags()
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def test_everything_is_traced_without_a_word() -> None:
     ],
 )
 def test_which_binds(binds: str, flags: set[str]) -> None:
-    assert {flag for flag in TraceOptions(binds=binds).cflags(12) if "BINDS" in flag} == flags
+    assert {flag for flag in TraceOptions(binds=binds).cflags() if "BINDS" in flag} == flags
 
 
 def test_a_filter_on_the_other_end_leaves_binds_out() -> None:
-    assert "-DBINDS" not in TraceOptions(remote_ports=frozenset({80})).cflags(12)
+    assert "-DBINDS" not in TraceOptions(remote_ports=frozenset({80})).cflags()
 
 
 def test_what_sockets_of_ipv6_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
     for value, on in ((None, False), ("0", False), ("1", True)):
         settings = {"net.ipv6.bindv6only": value}
         monkeypatch.setattr("porttrace.tracer.options.sysctl", settings.__getitem__)
-        assert ("-DV6ONLY_BY_DEFAULT" in TraceOptions().cflags(12)) is on
+        assert ("-DV6ONLY_BY_DEFAULT" in TraceOptions().cflags()) is on
 
 
 def test_every_filter_in_words() -> None:
@@ -57,7 +57,7 @@ def test_every_filter_in_words() -> None:
 
 
 def test_every_filter_in_flags() -> None:
-    assert set(ALL.cflags(1)[2:]) == {
+    assert set(ALL.cflags()[1:]) == {
         "-DFILTER_PID",
         "-DFILTER_COMM",
         "-DFILTER_UID",
@@ -69,7 +69,7 @@ def test_every_filter_in_flags() -> None:
         "-DFILTER_FAMILY=2",
         "-DFILTER_CGROUP=2",
     }
-    assert TraceOptions(extra_flags=("-DX",)).cflags(1)[-1] == "-DX"
+    assert TraceOptions(extra_flags=("-DX",)).cflags()[-1] == "-DX"
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_every_filter_in_flags() -> None:
 )
 def test_who_is_watched_by_the_scheduler(options: TraceOptions, targeted: bool) -> None:
     assert options.targeted is targeted
-    assert ("-DGATE" in options.cflags(1)) is targeted
+    assert ("-DGATE" in options.cflags()) is targeted

@@ -1,12 +1,15 @@
 """Loading and attaching by trying: what a kernel refuses is left out, or the mode is."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 
+from porttrace.tracer.compiler import Compiler
 from porttrace.tracer.hooks import MAX_RETURNS, MODES, hooks_of
 from porttrace.tracer.program import NO_WIRE, Program, Refused, load
+from porttrace.tracer.shelf import Shelf
 
 FLAGS = [
     "-DGATE", "-DHAVE_ERROR_REPORT", "-DWIRE", "-DHAVE_DROP_REASON", "-DBINDS", "-DMOVES",
@@ -68,8 +71,13 @@ def bpf(**refuses: Any) -> type[FakeBpf]:
     return type("Bpf", (FakeBpf,), {"compiled": [], "refuses": refuses})
 
 
+def compiler(kind: type[FakeBpf]) -> Compiler:
+    """A compiler that keeps nothing."""
+    return Compiler(None, kind, Shelf(Path("/proc/nowhere")))
+
+
 def loaded(mode: str, kind: type[FakeBpf]) -> Program:
-    return load(kind, "text", FLAGS, mode)
+    return load(compiler(kind), "text", FLAGS, mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -83,7 +91,7 @@ def test_a_willing_kernel_gets_every_hook_at_the_first_try(mode: str) -> None:
 
 
 def loaded_raw(kind: type[FakeBpf]) -> Program:
-    program = load(kind, "text", [*FLAGS, "-DHAVE_SOCK"], "tracepoint")
+    program = load(compiler(kind), "text", [*FLAGS, "-DHAVE_SOCK"], "tracepoint")
     program.attach()
     return program
 
@@ -129,7 +137,7 @@ def test_without_the_wire_all_else_goes_on() -> None:
     program = loaded("tracepoint", bpf(on_packet=lambda _: True))
     assert program.wire_fd == -1 and program.missing == [NO_WIRE]
     program.attach()
-    quiet = load(bpf(), "text", ["-DHAVE_ERROR_REPORT"], "tracepoint")
+    quiet = load(compiler(bpf()), "text", ["-DHAVE_ERROR_REPORT"], "tracepoint")
     assert quiet.wire_fd == -1 and quiet.missing == []
 
 
@@ -163,7 +171,7 @@ def test_a_bcc_that_does_not_know_the_helper_is_no_obstacle() -> None:
             if "-DHAVE_TASK_REGS" in cflags:
                 raise RuntimeError("use of undeclared identifier 'bpf_task_pt_regs'")
 
-    assert "-DHAVE_TASK_REGS" not in load(Old, "text", FLAGS, "kprobe").flags
+    assert "-DHAVE_TASK_REGS" not in load(compiler(Old), "text", FLAGS, "kprobe").flags
 
 
 @pytest.mark.parametrize("arguments", [4, 2])
@@ -216,5 +224,5 @@ def test_what_was_loaded_is_unloaded_when_the_mode_is_refused() -> None:
             made.append(self)
 
     with pytest.raises(Refused):
-        load(Remembered, "text", FLAGS, "tracepoint")
+        load(compiler(Remembered), "text", FLAGS, "tracepoint")
     assert [each.cleaned for each in made] == [True]
