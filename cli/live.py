@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from porttrace.analysis.findings import diagnose
+from porttrace.analysis.findings import diagnose, same
 from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
@@ -191,11 +191,11 @@ class _Loop:
     def _announce(self) -> None:
         findings = self._session.diagnose()
         for finding in findings:
-            known = self._announced.get(_about(finding))
+            known = self._announced.get(same(finding))
             # What was foretold is said again when it has come true: by then it is critical.
             worse = known is not None and known.severity != finding.severity == "critical"
             if known is None or worse or level(known) not in (level(finding), "firm"):
-                self._announced[_about(finding)] = finding
+                self._announced[same(finding)] = finding
                 self._printer.finding(finding)
         # Twice in a row: at the border of "likely" one round says little.
         missing = self._missing(findings)
@@ -203,14 +203,9 @@ class _Loop:
         self._fallen = missing
 
     def _missing(self, findings: Sequence[Finding]) -> set[tuple[str, ...]]:
-        return self._announced.keys() - {_about(finding) for finding in findings}
+        return self._announced.keys() - {same(finding) for finding in findings}
 
     # Nobody shall act on what was said and no longer holds.
     def _take_back(self, keys: set[tuple[str, ...]]) -> None:
         for key in sorted(keys):
             self._printer.withdrawn(self._announced.pop(key))
-
-
-def _about(finding: Finding) -> tuple[str, ...]:
-    subject = str(sorted(finding.subject.items()))
-    return finding.rule, finding.place, finding.scope, subject

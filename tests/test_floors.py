@@ -32,6 +32,7 @@ ANALYSIS_FLOORS = (
     ("findings",),
     ("whatif",),
     ("recording", "exported"),
+    ("windows",),
     ("fleet",),
     ("render", "export", "show", "plot", "metrics"),
 )

@@ -43,7 +43,8 @@ RULES: tuple[Rule, ...] = (
 )
 """In the order they run: later rules may build on what earlier ones found."""
 
-_SEVERITIES = ("critical", "warning", "info")
+SEVERITIES = ("critical", "warning", "info")
+"""The worst first."""
 MIN_CONFIDENCE = 0.5
 
 
@@ -56,4 +57,10 @@ def diagnose(trace: Trace) -> tuple[Finding, ...]:
     for rule in RULES:
         found.extend(rule(trace, tuple(found)))
     shown = [finding for finding in found if finding.confidence >= MIN_CONFIDENCE]
-    return tuple(sorted(shown, key=lambda f: (_SEVERITIES.index(f.severity), -f.confidence)))
+    return tuple(sorted(shown, key=lambda f: (SEVERITIES.index(f.severity), -f.confidence)))
+
+
+def same(finding: Finding) -> tuple[str, ...]:
+    """Return what a finding has in common with itself, found again in more or in later attempts."""
+    subject = str(sorted(finding.subject.items()))
+    return finding.rule, finding.place, finding.scope, subject

@@ -118,3 +118,33 @@ def test_bad_files(
     assert err.startswith("error: ")
     assert why in err
     assert "hint: " in err
+
+
+def test_in_windows_what_was_found_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(DATA / "v1-two-threads.ptrace")
+    assert main(["report", path, "--window", "1s", "--fail-on", "critical"]) == 5
+    out = capsys.readouterr().out
+    assert out.count("[CRITICAL] serialized-connects") == 1
+    assert "Found in 2 of 3 windows" in out
+    assert main(["report", path, "--window", "1s", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(each["attempts"]["total"] for each in told["windows"]) == told["attempts"]["total"]
+    rules = {each["rule"]: each["windows"] for each in told["findings"]}
+    assert rules["serialized-connects"] == [1, 2]
+
+
+def test_what_is_too_large_is_read_in_windows(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("porttrace.cli.report.spare_bytes", lambda: file.stat().st_size * 15)
+    assert main(["report", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert "it is read in windows" in err and "1 window" in out
+    monkeypatch.setattr("porttrace.cli.report.spare_bytes", lambda: file.stat().st_size * 17)
+    assert main(["report", str(file)]) == 0
+    assert "window" not in capsys.readouterr().err
+
+
+def test_a_page_shows_the_whole(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(file), "--window", "1s", "--html", "x.html"]) == 2
+    assert "leave --window out" in capsys.readouterr().err
