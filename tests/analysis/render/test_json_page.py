@@ -20,6 +20,8 @@ from porttrace.analysis.findings.fixed_port import fixed_port_at_risk
 from porttrace.analysis.model import Finding, Outcome, Trace
 from porttrace.analysis.recording import load
 from porttrace.analysis.render.report import finding_json, report
+from porttrace.analysis.render.windows import values as window_values
+from porttrace.analysis.windows import summed
 from porttrace.cli import lab_binds, main
 from porttrace.cli.printer import JsonPrinter
 from porttrace.cli.probe import values as probe_values
@@ -130,6 +132,12 @@ def test_subject_and_evidence_of_each_rule(rule: str) -> None:
     seen = [flat({k: each[k] for k in ("subject", "evidence")}, "subject", "evidence")
             for each in by_rule()[rule]]  # fmt: skip
     assert set().union(*seen) == documented(f"`{rule}`")
+
+
+def test_windows() -> None:
+    told = window_values(summed(GOLDEN[-1], 1_000_000_000))
+    assert len(told["windows"]) > 1 and told["findings"][0]["windows"]
+    assert flat(told, "trust", "attempts", "windows") == documented("`windows`")
 
 
 def test_a_finding() -> None:
