@@ -22,6 +22,7 @@ from porttrace.analysis.model import (
 )
 from porttrace.analysis.render import report, text
 from porttrace.analysis.render.escape import printable
+from porttrace.cli.lines import Lines
 
 Stacks = Mapping[int, tuple[str, ...]]
 Processes = Mapping[int, Process]
@@ -65,6 +66,7 @@ class TextPrinter:
         self._processes = {} if processes is None else processes
         self._wall_clock = wall_clock
         self._told: set[tuple[int, int]] = set()
+        self._lines = Lines()
 
     def _time(self, mark_ns: int) -> str:
         if self._wall_clock:
@@ -79,11 +81,18 @@ class TextPrinter:
         print(text.live_header(), flush=True)
 
     def attempts(self, rows: Attempts) -> None:
-        """Print a line for each attempt that ended."""
+        """Print a line for each attempt that ended, or count those that are too many to read."""
+        rows = self._lines.chosen(rows)
         for row, hold in zip(rows, text.holds_of(rows, 0), strict=True):
             known = self._processes.get(int(row["pid"]))
             print(text.attempt_line(row, self._time(_over_ns(row)), hold, known))
+        self._tell_left_out()
         sys.stdout.flush()
+
+    def _tell_left_out(self, last: bool = False) -> None:
+        counts = self._lines.left_out(last)
+        if counts:
+            print(text.left_out_line(self._time(time.monotonic_ns()), counts))
 
     def binds(self, rows: Binds, looked: Mapping[tuple[int, int], Looked]) -> None:
         """Print a line for each call that failed, and for each that made a server."""
@@ -114,6 +123,7 @@ class TextPrinter:
 
     def end(self, trace: Trace, findings: Sequence[Finding]) -> None:
         """Print the summary."""
+        self._tell_left_out(last=True)
         print(f"\n{text.ending(trace, findings)}", flush=True)
 
 

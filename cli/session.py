@@ -300,5 +300,5 @@ class Session:
             return [*found]
         return [
             *found,
-            f"{self._dropped} oldest attempts are not in the tables below (they were printed).",
+            f"{self._dropped} oldest attempts are not in the tables below.",
         ]

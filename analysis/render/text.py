@@ -4,7 +4,7 @@ Tables fit 80 columns; a long IPv6 address may widen its line. Every name that a
 process chose goes through `printable` here, and nowhere else.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -86,6 +86,12 @@ def attempt_line(row: np.void, time: str, hold: Hold, known: Process | None = No
         short(took_ns),
         known=known,
     )
+
+
+def left_out_line(time: str, counts: Mapping[str, int]) -> str:
+    """Return the line for attempts that were too many for lines of their own, by outcome."""
+    listed = ", ".join(f"{count:,} {outcome}" for outcome, count in counts.items())
+    return f"{time:>8} ... and {sum(counts.values()):,} more, too many for a line each: {listed}"
 
 
 def holds_of(rows: Attempts, now_ns: int) -> list[Hold]:
