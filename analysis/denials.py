@@ -14,6 +14,7 @@ import numpy as np
 from porttrace.analysis.concurrency import Bools, Ints, resolved_ns, scope_keys
 from porttrace.analysis.model import Outcome, Table, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers
+from porttrace.analysis.rows import take
 
 AT_ONCE_NS = 900_000_000
 """A denial comes before the SYN would be sent again (1 s), however far away who denies is."""
@@ -193,7 +194,7 @@ def _examined(
 def _units(
     trace: Trace, rows: Ints, denied: Bools, busy: Bools, free: Bools
 ) -> tuple[int, int, int, int]:
-    to = scope_keys(trace.attempts[rows], "destination")
+    to = scope_keys(take(trace.attempts, rows), "destination")
     both = np.intersect1d(to[denied], to[~denied & (free | busy)])
     counts = np.isin(to, both) & (busy ^ free)
     state, bad = busy[counts], denied[counts]

@@ -12,6 +12,7 @@ from porttrace.analysis.findings.dead_wording import Dead, advice, queue_is_full
 from porttrace.analysis.holds import ON_THE_WAY, Spans, service
 from porttrace.analysis.model import Finding, Outcome, Table, Trace, start_ns
 from porttrace.analysis.pairs import as_numbers
+from porttrace.analysis.rows import take
 
 RULE = "dead-destination"
 _FAILED = (Outcome.refused, Outcome.timed_out, Outcome.unreachable)
@@ -110,11 +111,13 @@ def _is_loopback(attempts: Table) -> Bools:
 
 
 def _dead(trace: Trace, history: _History, rows: Ints) -> Dead:
-    rows = rows[np.argsort(start_ns(trace.attempts[rows]), kind="stable")]
+    attempts = take(trace.attempts, rows)
+    order = np.argsort(start_ns(attempts), kind="stable")
+    rows = rows[order]
     key = history.keys[rows[0]]
     start, stop = history.served.start[rows], history.served.stop[rows]
     return Dead(
-        attempts=trace.attempts[rows],
+        attempts=take(attempts, order),
         open=Spans(start, stop, history.served.closed[rows]),
         only=bool(history.total[key] == 1),
         answered=int(history.answered[key]),

@@ -15,6 +15,7 @@ from porttrace.analysis import names
 from porttrace.analysis.concurrency import Ints, highest_demand, resolved_ns, scope_keys
 from porttrace.analysis.model import Finding, Hypothesis, Trace, start_ns
 from porttrace.analysis.pairs import parts_by_key
+from porttrace.analysis.rows import take
 
 RULE = "sequential-connects"
 _SLOW_NS = 500_000_000
@@ -87,7 +88,7 @@ def _turns(trace: Trace, rows: Ints, begun: Ints, ended: Ints) -> _Turns:
 
 
 def _finding(trace: Trace, pid: int, turns: _Turns) -> Finding:
-    mine = trace.attempts[turns.rows]
+    mine = take(trace.attempts, turns.rows)
     threads = len(np.unique(mine["tid"]))
     how = (
         "its own code goes through them one after the other"

@@ -74,7 +74,7 @@ def connect_storm(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
 
 
 def _storm(trace: Trace, rows: Ints) -> Storm | None:
-    begun = start_ns(trace.attempts[rows])
+    begun = start_ns(take(trace.attempts, rows))
     order = np.argsort(begun, kind="stable")
     rows, begun = rows[order], begun[order]
     first, last = _longest(begun)

@@ -41,7 +41,7 @@ def test_cuts_change_nothing(tmp_path: Path, cuts: list[int], at_once: int) -> N
     path = tmp_path / "a.ptrace"
     path.write_bytes(written(batches_of(TABLE, cuts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "_AT_ONCE", at_once)
+        patch.setattr(recording, "AT_ONCE", at_once)
         found = load(path)
     assert np.asarray(found.trace.attempts).tobytes() == whole(TABLE).tobytes()
     assert found.complete and found.why_incomplete == ""
