@@ -91,7 +91,7 @@ def soak(program: Path, folder: Path, minutes: float, rate: int) -> Soak:
             done.phases.append(_phase(program, pid, port, now, kind, done.memory, begun_s))
             number += 1
         time.sleep(_SETTLE_S)
-        done.metrics, done.peak_mb = scraped(port), tools._peak_mb(pid)
+        done.metrics, done.peak_mb = scraped(port), tools.peak_of(pid)
     return done
 
 
@@ -121,9 +121,9 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _rest(pid: int, seconds: float) -> float:
-    before_s = tools._cpu_s(pid)
+    before_s = tools.cpu_of(pid)
     time.sleep(seconds)
-    return (tools._cpu_s(pid) - before_s) / seconds
+    return (tools.cpu_of(pid) - before_s) / seconds
 
 
 def _phase(
@@ -135,7 +135,7 @@ def _phase(
     memory: list[tuple[float, float]],
     since_s: float,
 ) -> Phase:
-    begun_s, before_s = time.monotonic(), tools._cpu_s(pid)
+    begun_s, before_s = time.monotonic(), tools.cpu_of(pid)
     words = ["nice", "-n", "10", str(program), str(_PHASE_S), str(rate), kind]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as load:
         while load.poll() is None:
@@ -143,7 +143,7 @@ def _phase(
             memory.append((time.monotonic() - since_s, _rss_mb(pid)))
             scraped(port)
         told = load.stdout.read() if load.stdout else ""
-    took_s, used_s = time.monotonic() - begun_s, tools._cpu_s(pid) - before_s
+    took_s, used_s = time.monotonic() - begun_s, tools.cpu_of(pid) - before_s
     counts = dict(zip((*_KINDS, "neither"), map(int, told.split()), strict=True))
     return Phase(rate, kind, sum(counts.values()), counts, used_s / took_s, os.getloadavg()[0])
 
