@@ -12,12 +12,11 @@ with its errno. All end by themselves.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
 from porttrace.lab.workloads.port_sharing import PORT, Program
-from porttrace.lab.workloads.truth import Report, add_truth_option
+from porttrace.lab.workloads.truth import Report, run_program
 
 _OWNER_UID, _SERVER_UID = 60001, 60002  # users that no distribution gives to anybody
 _STAY_S = 0.5  # who was turned away does not vanish at once, nor who is in the way
@@ -90,17 +89,7 @@ MODES = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one of them and return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="failing_binds",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("mode", choices=sorted(MODES))
-    add_truth_option(parser)
-    options = parser.parse_args(argv)
-    with Report(options.truth) as report:
-        MODES[options.mode](report)
-    return 0
+    return run_program("failing_binds", __doc__, MODES, argv)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ themselves.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import json
@@ -23,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from porttrace.lab.throttles.child import die_with_parent
-from porttrace.lab.workloads.truth import Report, add_truth_option, call_thread
+from porttrace.lab.workloads.truth import Report, call_thread, run_program
 
 PORT = 5300
 _SERVER_UID, _OTHER_UID = 60001, 60002  # users that no distribution gives to anybody
@@ -228,17 +227,7 @@ MODES = {"workers": workers, "takeover": takeover, "listen-race": listen_race}
 
 def main(argv: list[str] | None = None) -> int:
     """Run one of the programs and return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="port_sharing",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("mode", choices=sorted(MODES))
-    add_truth_option(parser)
-    options = parser.parse_args(argv)
-    with Report(options.truth) as report:
-        MODES[options.mode](report)
-    return 0
+    return run_program("port_sharing", __doc__, MODES, argv)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -118,6 +118,26 @@ def add_truth_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--truth", metavar="FILE", help="write the JSON lines here and plain words to stdout"
     )
+
+
+def run_program(
+    prog: str,
+    description: str | None,
+    programs: Mapping[str, Callable[[Report], None]],
+    argv: list[str] | None,
+) -> int:
+    """Run one of several programs, named by the first word, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("mode", choices=sorted(programs))
+    add_truth_option(parser)
+    options = parser.parse_args(argv)
+    with Report(options.truth) as report:
+        programs[options.mode](report)
+    return 0
 
 
 def modes_parser(
