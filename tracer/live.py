@@ -25,7 +25,7 @@ from porttrace.tracer.event import EVENT, Events, EventType, no_events, of_kinds
 from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
 from porttrace.tracer.features import shows_symbols, tracepoint_format
 from porttrace.tracer.gate import is_gate
-from porttrace.tracer.memory import fitted, spare_bytes
+from porttrace.tracer.memory import fitted, release, spare_bytes
 from porttrace.tracer.modes import modes_to_try
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.order import FinishedRounds
@@ -49,6 +49,7 @@ _OF_NOBODY = (EventType.LOSS, EventType.WATCH)
 _MAX_PROCESSES = 20_000
 _MAX_NOT_LOOKED = 50
 _MOST_LOST = 64  # retransmissions of a round, whose destinations are looked for on this host
+_GIVE_BACK_NS = 20_000_000_000  # memory that is free is given back so often
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class LiveTrace:
         self._names = Names()
         self._sampler = Sampler(options.sample_s)
         self._not_looked: dict[NotLooked, None] = {}
+        self._gave_back_ns = 0
         self._lookups: Lookups | None = None
 
     def __enter__(self) -> "LiveTrace":
@@ -111,6 +113,7 @@ class LiveTrace:
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
             bell = self.probe.bell()
+            self._give_back()
             self._drop_privileges()  # now: threads that begin later have what this one has
             self._reader = Reader(self.probe)
             self._known.update({pid: self._now(pid) for pid in self.options.pids})
@@ -183,12 +186,20 @@ class LiveTrace:
         ready = self._order.push(self._with_made(events), started_ns)
         return self._round(events, together([ready, self._order.drain()]))
 
+    # Each thread's share of the allocator keeps what a burst needed: over hours that adds up.
+    def _give_back(self) -> None:
+        now_ns = time.monotonic_ns()
+        if now_ns - self._gave_back_ns >= _GIVE_BACK_NS:
+            release()
+            self._gave_back_ns = now_ns
+
     def _with_made(self, events: Events) -> Events:
         parts = [self._made, events, self._loss_events()]
         self._made = no_events()
         return together(parts)
 
     def _round(self, events: Events, ready: Events) -> Round:
+        self._give_back()
         looked = self._lookups.taken() if self._lookups else ()
         stacks: dict[int, tuple[str, ...]] = {}
         if len(events) or len(ready):

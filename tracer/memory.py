@@ -93,7 +93,7 @@ def unused_code(smaps: str) -> Iterator[tuple[int, int]]:
 def release(root: Path = _HOST) -> None:
     """Give back memory that is free, and the pages of programs that ran once.
 
-    A compiler was needed to load what traces: most of what that took, it will not need again.
+    The compiler that was loaded with bcc will not run again while this traces.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(AttributeError):  # glibc's
