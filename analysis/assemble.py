@@ -19,6 +19,7 @@ from porttrace.analysis.model import (
     Attempts,
     Columns,
     Loss,
+    Origin,
     Outcome,
     Process,
     Table,
@@ -150,7 +151,8 @@ def watched(
 ) -> npt.NDArray[np.bool_]:
     """Tell of each attempt whether the wire of its network namespace was watched at its SYN.
 
-    `watches`: network namespace (inode) to since when, ns.
+    `watches`: network namespace (inode) to since when, ns. The SYN of an attempt that is older
+    than the trace had left by then, whatever is seen of it later.
     """
     if not watches:
         return np.zeros(len(attempts), np.bool_)
@@ -161,6 +163,7 @@ def watched(
     began = np.array(since, np.int64)[which] if len(since) else np.zeros(0, np.int64)
     syn_ns = attempts["syn_ns"]
     seen: npt.NDArray[np.bool_] = (syn_ns > 0) & (syn_ns >= began)
+    seen &= attempts["origin"] != Origin.seeded
     return seen
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from porttrace.analysis import concurrency
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.holds import spans
-from porttrace.analysis.model import Outcome, Table, Trace
+from porttrace.analysis.model import Origin, Outcome, Table, Trace
 from porttrace.analysis.pairs import by_key, sorted_pairs
 
 _Floats = npt.NDArray[np.float64]
@@ -33,7 +33,19 @@ def trust(trace: Trace) -> Trust:
     """Return how far `trace` can be trusted."""
     lost = sum(loss.count for loss in trace.losses)
     unknown = int((trace.columns["outcome"] == Outcome.unknown).sum())
-    return Trust(trace.events, lost, unknown, not lost and not unknown, trace.notes)
+    notes = (*_older(trace), *trace.notes)
+    return Trust(trace.events, lost, unknown, not lost and not unknown, notes)
+
+
+def _older(trace: Trace) -> tuple[str, ...]:
+    # Those in SYN_SENT as it began, and threads that stood at the gate then.
+    rows = trace.columns
+    older = (rows["origin"] == Origin.seeded) | (rows["gate_ns"] == trace.start_ns)
+    number = int(older.sum()) if trace.start_ns else 0
+    if not number:
+        return ()
+    many = "1 attempt is" if number == 1 else f"{number} attempts are"
+    return (f"{many} older than this trace; how long they had waited before is not known.",)
 
 
 def by_outcome(attempts: Table) -> dict[str, int]:

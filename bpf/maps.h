@@ -246,6 +246,8 @@ BPF_ARRAY(counters, u64, COUNTERS);
  * same, thread exit; one a thread.
  */
 BPF_HASH(calls, u32, struct call, MAX_THREADS);
+/* Room for one that is made of a thread at the gate: call_from_gate(). */
+BPF_PERCPU_ARRAY(late_calls, struct call, 1);
 /* inserts: SYN_SENT; deletes: leaving SYN_SENT, which every socket does. */
 BPF_HASH(attempts, u64, struct attempt, MAX_ATTEMPTS);
 /*

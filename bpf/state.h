@@ -88,6 +88,33 @@ static __always_inline void join_call(struct attempt *a, struct call *c, u64 soc
 		a->origin = ORIGIN_CONNECT;
 }
 
+/*
+ * A thread that had stood at the gate before sys_enter was traced is not told of there any more
+ * (the kernel asks once, as the call begins), but at sys_exit. NULL for any other thread.
+ */
+static __always_inline struct call *call_from_gate(u32 tid)
+{
+	struct thread *t = threads.lookup(&tid);
+	int first = 0;
+	struct call *c = late_calls.lookup(&first);
+
+	if (!t || !t->gate_ns || !c)
+		return NULL;
+	__builtin_memset(c, 0, sizeof(*c));
+	c->connect_stack = c->origin_stack = -1;
+	c->flags = FLAG_STREAM;
+	c->call_ns = t->on_ns > t->gate_ns ? t->on_ns : bpf_ktime_get_ns();
+	c->gate_ns = t->gate_ns;
+	c->gate_stack = t->gate_stack;
+	c->fd = t->fd;
+	c->family = t->family;
+	c->dport = t->dport;
+	__builtin_memcpy(c->daddr, t->daddr, ADDR_LEN);
+	t->gate_ns = 0;
+	calls.update(&tid, c);
+	return calls.lookup(&tid);
+}
+
 /* An attempt whose END was missed: the same socket begins anew. */
 static __always_inline void drop_stale(u64 sock)
 {
@@ -123,6 +150,8 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 	__builtin_memcpy(a.daddr, ends->daddr, ADDR_LEN);
 	bpf_get_current_comm(&a.comm, sizeof(a.comm));
 	c = calls.lookup(&tid);
+	if (!c)
+		c = call_from_gate(tid);
 	if (c)
 		join_call(&a, c, sock);
 	/* the port is chosen after this point (inet_hash_connect), unless bound */

@@ -37,6 +37,7 @@ from porttrace.tracer.runtimes import Names
 from porttrace.tracer.sampler import Sampler
 from porttrace.tracer.seeds import in_syn_sent, seed
 from porttrace.tracer.sysctls import sysctl
+from porttrace.tracer.waiting import Waiting, at_gate, stands
 from porttrace.tracer.wire import Wire, drop_reasons
 
 _NO_SYMBOLS = (
@@ -110,6 +111,7 @@ class LiveTrace:
             self._wire = Wire(self.probe.wire_fd) if self.probe.wire_fd >= 0 else None
             self._watch(*(self.options.pids or {os.getpid()}))
             self.start_ns = time.monotonic_ns()
+            self._add_waiting()
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
             bell = self.probe.bell()
@@ -165,6 +167,32 @@ class LiveTrace:
         for number in self.options.netns:
             for pid in namespaces.pids_in_netns(number) - self.options.pids:
                 self.probe.add_target(pid)
+
+    # Who stood at the gate before the scheduler was watched. One that went on while it was
+    # added would be told as held at its next call: what stands there no more is taken back.
+    def _add_waiting(self) -> None:
+        if not self.options.targeted:
+            return
+        for each in at_gate(self._targets()):
+            if self._wants(each):
+                self.probe.add_waiting(each, self.start_ns)
+                if not stands(each):
+                    self.probe.drop_waiting(each.tid)
+
+    def _targets(self) -> list[int]:
+        if self.options.pids:
+            return [key.value for key, _ in self.probe.entries("targets")]
+        inside = [pid for path in self.options.cgroups for pid in cgroups.pids_below(path)]
+        return inside if self.options.cgroups else sorted(processes.all_pids())
+
+    def _wants(self, each: Waiting) -> bool:
+        options = self.options
+        comm = _first_line(Path(f"/proc/{each.pid}/task/{each.tid}/comm"))
+        return (
+            options.wants_peer(each.daddr, each.dport)
+            and (not options.comms or comm in options.comms)
+            and (not options.uids or processes.read_process(each.pid).uid in options.uids)
+        )
 
     # -- rounds --------------------------------------------------------------
 

@@ -23,8 +23,10 @@ from porttrace.tracer.perfbuffer import PerfBuffer
 from porttrace.tracer.program import Refused, load
 from porttrace.tracer.shelf import Shelf, users_shelf
 from porttrace.tracer.source import join_source
+from porttrace.tracer.waiting import Waiting
 
 _BELL_PAGES = 16
+_OWN_STACKS = 1 << 24  # above all numbers of the kernel's map
 ANY_CPU = 0xFFFF
 """The CPU of a loss that no CPU is known for."""
 
@@ -218,6 +220,12 @@ class Probe:
             return tuple(self._symbols.name(address) for address in walked)
         return ()
 
+    def name_stack(self, frames: tuple[str, ...]) -> int:
+        """Return a number for a stack that was read elsewhere, for use as one of the kernel's."""
+        number = _OWN_STACKS + len(self._stacks)
+        self._stacks[number] = frames
+        return number
+
     def entries(self, table: str) -> Iterator[tuple[Any, Any]]:
         """Yield (key, value) of one of the program's maps, as ctypes objects."""
         yield from self._bpf[table].items()
@@ -238,6 +246,23 @@ class Probe:
             with contextlib.suppress(KeyError):
                 return int(self._bpf["moves"][ctypes.c_uint32(tid)].value)
         return 0
+
+    def add_waiting(self, each: Waiting, since_ns: int) -> None:
+        """Tell the program of a thread that sleeps at the gate, since `since_ns` at least."""
+        table = self._bpf["threads"]
+        value = table.Leaf()
+        value.off_ns = value.gate_ns = since_ns
+        value.pid, value.fd, value.family, value.dport = (
+            each.pid, each.fd, each.family, each.dport,
+        )  # fmt: skip
+        value.gate_stack = self.name_stack(each.stack)
+        ctypes.memmove(value.daddr, each.daddr, 16)
+        table[ctypes.c_uint32(each.tid)] = value
+
+    def drop_waiting(self, tid: int) -> None:
+        """Take that back."""
+        with contextlib.suppress(KeyError):
+            del self._bpf["threads"][ctypes.c_uint32(tid)]
 
     def drop_target(self, pid: int) -> None:
         """Forget a process that is gone."""

@@ -23,7 +23,7 @@ from porttrace.analysis.findings.sources import (
 from porttrace.analysis.findings.timers import alike, clusters, middle, round_s, split
 from porttrace.analysis.holds import spans
 from porttrace.analysis.ladder import of_host
-from porttrace.analysis.model import Attempts, Columns, Finding, Outcome, Trace
+from porttrace.analysis.model import Attempts, Columns, Finding, Origin, Outcome, Trace
 from porttrace.analysis.rows import take
 
 RULE = "timeout-source"
@@ -41,6 +41,7 @@ def timeout_source(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     cancelled &= ~with_process(trace)
     slow = waits.closed & (lengths >= _SLOW_NS) & np.isin(attempts["outcome"], _ENDED)
     slow &= cancelled | (attempts["outcome"] != Outcome.cancelled)
+    slow &= attempts["origin"] != Origin.seeded  # for how long they had waited is not known
     crowded = _crowded(attempts, cancelled, lengths)
     by_kernel, by_caller = (np.flatnonzero(slow & mask) for mask in (~cancelled, cancelled))
     cases = [*_cases(trace, by_caller)]
