@@ -140,15 +140,22 @@ def _complain(error: Exception) -> int:
     hint = getattr(error, "hint", None)
     if isinstance(error, OSError) and hint is None:
         where = f" ({error.filename})" if error.filename else ""
-        hearing.note(f"error: {error.strerror or error}{where}")
-        hearing.note("hint: where does the output go? --debug shows what failed")
+        _say(f"error: {error.strerror or error}{where}")
+        _say("hint: where does the output go? --debug shows what failed")
         return 1
     if hint is None:
-        hearing.note(f"error: {type(error).__name__}: {error}")
-        hearing.note("hint: this is a defect of porttrace; --debug shows where it happened")
+        _say(f"error: {type(error).__name__}: {error}")
+        _say("hint: this is a defect of porttrace; --debug shows where it happened")
         return 1
-    hearing.note(f"error: {error}")
+    _say(f"error: {error}")
     if hint:
-        hearing.note(f"hint: {hint}")
+        _say(f"hint: {hint}")
     # The lab's errors stand apart from the tracer's and call their code otherwise.
     return int(getattr(error, "exit_code", getattr(error, "exit_status", 1)))
+
+
+def _say(text: str) -> None:
+    # A file's name, or what a file says of itself, may hold what acts on a terminal.
+    from porttrace.analysis.render.escape import printable
+
+    hearing.note(printable(text))
