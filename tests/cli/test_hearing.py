@@ -89,6 +89,7 @@ def heard(kind: str, *words: str) -> Iterator[Heard]:
             process.stderr.close()
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "json"])
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "other-terminal"])
 def test_a_live_trace_ends_and_its_recording_is_whole(
@@ -108,6 +109,7 @@ def test_a_live_trace_ends_and_its_recording_is_whole(
     assert took_s < 10
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=["screen", "json"])
 @pytest.mark.parametrize("kind", ["pipe", "terminal", "other-terminal"])
 def test_top_ends(kind: str, options: tuple[str, ...]) -> None:
@@ -131,6 +133,7 @@ def test_a_recording_goes_on_without_its_terminal_until_it_is_told(tmp_path: Pat
     assert load(path).complete
 
 
+@pytest.mark.usefixtures("hangups")
 def test_a_recording_ends_with_its_own_terminal(tmp_path: Path) -> None:
     path = tmp_path / "a.ptrace"
     with heard("terminal", "record", "-o", str(path)) as trace:
@@ -140,20 +143,18 @@ def test_a_recording_ends_with_its_own_terminal(tmp_path: Path) -> None:
     assert load(path).complete
 
 
+@pytest.mark.usefixtures("hangups")
 def test_nohup_is_heeded(tmp_path: Path) -> None:
     path = tmp_path / "a.ptrace"
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with heard("terminal", "record", "-o", str(path)) as trace:
-            trace.until(b"Recording ")
-            os.close(trace.fd)
-            trace.fd = -1
-            with pytest.raises(subprocess.TimeoutExpired):
-                trace.process.wait(0.5)
-            trace.process.send_signal(signal.SIGINT)
-            assert trace.process.wait(60) == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with heard("terminal", "record", "-o", str(path)) as trace:
+        trace.until(b"Recording ")
+        os.close(trace.fd)
+        trace.fd = -1
+        with pytest.raises(subprocess.TimeoutExpired):
+            trace.process.wait(0.5)
+        trace.process.send_signal(signal.SIGINT)
+        assert trace.process.wait(60) == 0
     assert load(path).complete
 
 
