@@ -154,3 +154,33 @@ def test_what_happens_on_a_cpu_that_came_later_is_told_as_its_loss(
     received = (~np.isin(events["type"], (EventType.LOSS, EventType.WATCH))).sum()
     assert {loss.cpu for loss in losses} == {last}
     assert received + sum(loss.count for loss in losses) == made >= 100
+
+
+def test_an_end_that_was_missed_is_not_taken_from_another_socket(refusing_port: int) -> None:
+    # GIVEN attempts of a target that are over, of which the kernel program was not told
+    program = (
+        f"import os, socket, sys\nos.sched_setaffinity(0, {{{online_cpus()[0]}}})\n"
+        "sys.stdin.read()\nmade = [socket.socket() for _ in range(int(sys.argv[2]))]\n"
+        "for s in made: s.connect_ex(('127.0.0.1', int(sys.argv[1])))\n"
+    )
+    words = [sys.executable, "-c", program, str(refusing_port)]
+    child = subprocess.Popen([*words, "200"], stdin=subprocess.PIPE)
+    other = subprocess.Popen([*words, "900"], stdin=subprocess.PIPE)
+    options = TraceOptions(pids=frozenset((child.pid,)), remote_ports=frozenset((refusing_port,)))
+    with LiveTrace(options, features.compile_flags()) as live:
+        live._reader.stop()
+        child.communicate()
+        ends = live.probe.read()
+        socks = set(ends["sock"][ends["type"] == EventType.END].tolist())
+        table = live.probe._bpf["attempts"]
+        for sock in socks:
+            missed = table.Leaf()
+            missed.start_ns, missed.pid = 1, child.pid
+            table[table.Key(sock)] = missed
+        # WHEN somebody who is not traced has sockets at the same addresses
+        other.communicate()
+        events = live.probe.read()
+        left = {key.value for key, _ in live.probe.entries("attempts")}
+    # THEN what happens to those is not told as the end of these
+    assert socks and left < socks, "no address was used again"
+    assert not (events["type"] == EventType.END).any()
