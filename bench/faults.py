@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import crowds
 import hardships
 import numpy as np
+import terminals
 from trialkit import (
     PORTTRACE,
     Bench,
@@ -338,7 +340,7 @@ def traced_tracer(bench: Bench) -> str:
     return f"{rows[0]:,} and {rows[1]:,} of {connects:,}, {sum(lost)} events lost"
 
 
-TRIALS: dict[str, Callable[[Bench], str]] = {
+TRIALS: dict[str, Callable[..., str]] = {
     each.__name__.replace("_", "-"): each
     for each in (
         *(
@@ -362,6 +364,8 @@ TRIALS: dict[str, Callable[[Bench], str]] = {
             traced_tracer,
         ),
         *hardships.TRIALS,
+        *crowds.TRIALS,
+        *terminals.TRIALS,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Trials in which the host is hard on porttrace: slow disks, clocks that jump, limits, crowds.
+"""Trials in which the host is hard on porttrace: slow disks, clocks that jump, limits.
 
 Each returns a figure for its line, and raises FaultError; bench/faults.py runs them.
 """
@@ -14,9 +14,13 @@ from pathlib import Path
 
 from trialkit import (
     Bench,
+    NotTriedError,
+    all_attempts,
+    all_of,
     attached,
     begun,
-    counted,
+    entering,
+    group,
     made,
     over,
     require,
@@ -30,12 +34,6 @@ from porttrace.tracer.live import LiveTrace
 from porttrace.tracer.options import TraceOptions
 
 _PYTHON = "/usr/bin/python3"
-
-
-def _all_of(path: Path, wanted: int) -> str:
-    found = counted(path)
-    require(found.is_all_of(wanted), f"{found}, made {wanted}")
-    return f"{found.lost:,} of {wanted:,} events lost and told"
 
 
 # -- clocks ----------------------------------------------------------------------------------
@@ -53,7 +51,7 @@ def clock_steps(bench: Bench) -> str:
     took = rows["end_ns"] - rows["syn_ns"]
     require(len(rows) and took.min() >= 0, "an attempt ended before it began")
     require(int(took.max()) < 60 * 10**9, "a step of the clock is in a latency")
-    return f"{step_s} s; {_all_of(path, each.by(connects))}"
+    return f"{step_s} s; {all_of(path, each.by(connects))}"
 
 
 def time_namespace(bench: Bench) -> str:
@@ -71,6 +69,16 @@ def time_namespace(bench: Bench) -> str:
 
 
 # -- disks -----------------------------------------------------------------------------------
+
+
+def slow_disk(bench: Bench, connects: int = 120_000) -> str:
+    """Each write takes 100 ms: what does not fit meanwhile is lost, and told."""
+    path = bench.path()
+    each = made(bench)
+    words = ("record", "-o", str(path), "--", *bench.storm(connects))
+    with begun(*words, env=bench.shim(delay_ms=100)) as process:
+        over(process, 120)
+    return all_of(path, each.by(connects))
 
 
 def bad_disk(bench: Bench) -> str:
@@ -137,6 +145,62 @@ def rotated_beside(bench: Bench) -> str:
 # -- limits ----------------------------------------------------------------------------------
 
 
+def small_cpu(bench: Bench, connects: int = 30_000, at_start: bool = True) -> str:
+    """A control group that has a tenth of a CPU: it is late, and what it loses is told.
+
+    Not `at_start`: it comes into the group when it is attached, which takes a CPU a second.
+    """
+    path = bench.path()
+    first = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "10000"}
+    words = ("record", "-o", str(path), "-P", "9", "--comm", "storm")
+    with contextlib.ExitStack() as ends:
+        procs = ends.enter_context(group("cpu", first, {"cpu.max": "10000 100000"}))
+        before = entering(procs) if at_start else ()
+        process = ends.enter_context(begun(*words, before=before))
+        attached(process)
+        procs.write_text(str(process.pid))
+        subprocess.run(bench.storm(connects), check=True)
+        (procs.parent.parent / "cgroup.procs").write_text(str(process.pid))  # to its end
+        process.send_signal(signal.SIGINT)
+        over(process)
+    return all_attempts(path, connects)
+
+
+def pinned(bench: Bench, connects: int = 120_000) -> str:
+    """The recorder may use one CPU only (taskset), the storm uses all: what is lost is told."""
+    path, cpu = bench.path(), str(bench.chance.choice(sorted(os.sched_getaffinity(0))))
+    words = ("record", "-o", str(path), "-P", "9", "--comm", "storm")
+    with begun(*words, before=("taskset", "-c", cpu)) as process:
+        attached(process)
+        subprocess.run(bench.storm(connects, threads=3), check=True)
+        process.send_signal(signal.SIGINT)
+        over(process)
+    return f"CPU {cpu}: {all_attempts(path, connects)}"
+
+
+def cpu_comes(bench: Bench, connects: int = 5_000) -> str:
+    """A CPU comes while a storm is recorded: what happens on it is lost, and told as its."""
+    path, switch = bench.path(), Path("/sys/devices/system/cpu/cpu1/online")
+    ports = [name.read_text().strip() for name in Path("/sys/class/virtio-ports").glob("*/name")]
+    if "porttrace.status" not in ports:
+        raise NotTriedError("CPUs go and come in the virtual machines of scripts/vm alone")
+    switch.write_text("0")
+    try:
+        with begun("record", "-o", str(path), "-P", "9", "--comm", "storm") as process:
+            attached(process)
+            switch.write_text("1")
+            for cpu in ("0", "1"):
+                subprocess.run(["taskset", "-c", cpu, *bench.storm(connects, 1)], check=True)
+            process.send_signal(signal.SIGINT)
+            over(process)
+    finally:
+        switch.write_text("1")
+    found = load(path)
+    there = sum(loss.count for loss in found.trace.losses if loss.cpu == 1)
+    require(there >= 2 * connects, f"{there} lost on the CPU that came")
+    return all_attempts(path, 2 * connects)
+
+
 def few_files(bench: Bench) -> str:
     """64 descriptors, and 64 of them at most: the first is raised, the second is named."""
     connects, path = 30_000, bench.path()
@@ -147,7 +211,7 @@ def few_files(bench: Bench) -> str:
     with begun("-P", "9", "-d", "1", before=("prlimit", "--nofile=64")) as process:
         _, err = process.communicate(timeout=30)
     require(process.returncode == 1 and "64 files" in err and "Traceback" not in err, err)
-    return _all_of(path, each.by(connects))
+    return all_of(path, each.by(connects))
 
 
 def no_locked_memory(bench: Bench) -> str:
@@ -157,7 +221,7 @@ def no_locked_memory(bench: Bench) -> str:
     words = ("record", "-o", str(path), "--", *bench.storm(connects))
     with begun(*words, before=("prlimit", "--memlock=0")) as process:
         over(process)
-    return _all_of(path, each.by(connects))
+    return all_of(path, each.by(connects))
 
 
 _UNUSED = 9187  # a port of the trial's own: the whole host is traced
@@ -193,30 +257,7 @@ def map_full(bench: Bench) -> str:
     return f"{counters.attempts_full:,} of {many:,} without a place, all counted, {lost} lost"
 
 
-# -- signals -------------------------------------------------------------------
-
-
-def double_interrupt(bench: Bench) -> str:
-    """Ctrl-C twice in a moment: the recording is whole all the same."""
-    path, pause_s = bench.path(), bench.chance.choice((0.0, 0.001, 0.02, 0.2))
-    with subprocess.Popen(bench.storm(50_000_000)) as target:
-        try:
-            with begun("record", "-o", str(path), "--pid", str(target.pid)) as process:
-                attached(process)
-                time.sleep(bench.chance.uniform(0.1, 0.5))
-                process.send_signal(signal.SIGINT)
-                time.sleep(pause_s)
-                process.send_signal(signal.SIGINT)
-                target.kill()  # there is a whole CPU again
-                over(process, 20)
-        finally:
-            target.kill()
-    found = load(path)
-    require(found.complete, found.why_incomplete)
-    return f"{pause_s} s apart, {len(found.trace.attempts):,} attempts read"
-
-
-TRIALS: tuple[Callable[[Bench], str], ...] = (
-    clock_steps, time_namespace, bad_disk, read_only_disk, rotated_beside, few_files,
-    no_locked_memory, map_full, double_interrupt,
+TRIALS: tuple[Callable[..., str], ...] = (
+    clock_steps, time_namespace, slow_disk, bad_disk, read_only_disk, rotated_beside, few_files,
+    small_cpu, pinned, cpu_comes, no_locked_memory, map_full,
 )  # fmt: skip

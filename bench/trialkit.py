@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from porttrace.analysis import load
 from porttrace.tracer.census import bpf
 from porttrace.tracer.event import EventType
 from porttrace.tracer.probe import ANY_CPU
@@ -147,6 +148,26 @@ def counted(path: Path) -> Counted:
             events += int((~np.isin(rows["type"], _OURS)).sum())
             ends += int((rows["type"] == EventType.END).sum())
     return Counted(events, lost, passed, ends)
+
+
+def all_of(path: Path, wanted: int) -> str:
+    """Require that a recording has so many events, lost ones included; return its figure."""
+    found = counted(path)
+    require(found.is_all_of(wanted), f"{found}, made {wanted}")
+    return f"{found.lost:,} of {wanted:,} events lost and told"
+
+
+def all_attempts(path: Path, wanted: int) -> str:
+    """Require the same of attempts, and of events what the kernel program counted itself."""
+    found = load(path)
+    rows, lost = len(found.trace.attempts), found.trust.lost_events
+    require(found.complete, found.why_incomplete)
+    require(rows <= wanted <= rows + lost, f"{rows} attempts of {wanted}, {lost} events lost")
+    with TraceReader(path) as reader:
+        ends = [batch.beside.end for batch in reader if batch.beside.end]
+    here, made_there = counted(path), (ends[-1].counters or {})["events"]
+    require(here.events + here.lost == made_there, f"{here}, {made_there} made in the kernel")
+    return f"{rows:,} of {wanted:,} attempts, {lost:,} events lost and told"
 
 
 def record(bench: Bench, command: Sequence[str], *options: str) -> Counted:

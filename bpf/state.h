@@ -115,7 +115,10 @@ static __always_inline struct call *call_from_gate(u32 tid)
 	return calls.lookup(&tid);
 }
 
-/* An attempt whose END was missed: the same socket begins anew. */
+/*
+ * An attempt whose END was missed: its address is another socket's by now, whose END shall not be
+ * told as its own, whoever that socket belongs to.
+ */
 static __always_inline void drop_stale(u64 sock)
 {
 	struct attempt *old = attempts.lookup(&sock);
@@ -124,6 +127,7 @@ static __always_inline void drop_stale(u64 sock)
 		return;
 	change_in_flight(old->pid, -1);
 	count_attempts(-1);
+	attempts.delete(&sock);
 }
 
 static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *ends)
@@ -134,6 +138,7 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 	struct call *c;
 	struct event *e;
 
+	drop_stale(sock);
 	if (!wanted_task() || !wanted_peer(ends->daddr, ends->dport))
 		return;
 	e = new_event_in(ROOM_STATE, EVENT_START);
@@ -162,7 +167,6 @@ static __always_inline void state_syn_sent(void *ctx, u64 sock, struct ends *end
 	}
 	if (!a.origin && a.origin_stack < 0)
 		a.origin_stack = kernel_stack(ctx);
-	drop_stale(sock);
 	if (attempts.update(&sock, &a)) {
 		count(COUNT_ATTEMPTS_FULL, 1);
 		a.flags |= FLAG_UNTRACKED;

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from porttrace.cli import hearing
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -107,18 +109,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        error.show()
+        with hearing.unless_gone():
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted.", err=True)
+        hearing.note("Interrupted.")
         return 130
-    except BrokenPipeError:
-        # The reader of our output left (`| head`): nobody is there to be told.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
+        # Who read our output left (`| head`), or the terminal: nobody is there to be told.
+        if isinstance(error, OSError) and hearing.is_gone(error):
+            hearing.silence()
+            return 0
         if debug:
-            click.echo(getattr(error, "detail", ""), err=True)
+            hearing.note(getattr(error, "detail", ""))
             raise
         return _complain(error)
 
@@ -137,15 +140,22 @@ def _complain(error: Exception) -> int:
     hint = getattr(error, "hint", None)
     if isinstance(error, OSError) and hint is None:
         where = f" ({error.filename})" if error.filename else ""
-        click.echo(f"error: {error.strerror or error}{where}", err=True)
-        click.echo("hint: where does the output go? --debug shows what failed", err=True)
+        _say(f"error: {error.strerror or error}{where}")
+        _say("hint: where does the output go? --debug shows what failed")
         return 1
     if hint is None:
-        click.echo(f"error: {type(error).__name__}: {error}", err=True)
-        click.echo("hint: this is a defect of porttrace; --debug shows where it happened", err=True)
+        _say(f"error: {type(error).__name__}: {error}")
+        _say("hint: this is a defect of porttrace; --debug shows where it happened")
         return 1
-    click.echo(f"error: {error}", err=True)
+    _say(f"error: {error}")
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        _say(f"hint: {hint}")
     # The lab's errors stand apart from the tracer's and call their code otherwise.
     return int(getattr(error, "exit_code", getattr(error, "exit_status", 1)))
+
+
+def _say(text: str) -> None:
+    # A file's name, or what a file says of itself, may hold what acts on a terminal.
+    from porttrace.analysis.render.escape import printable
+
+    hearing.note(printable(text))

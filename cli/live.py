@@ -13,6 +13,7 @@ from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
 from porttrace.cli.completion import files
+from porttrace.cli.hearing import nobody_hears, unless_gone
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
 from porttrace.cli.running import Pace, check_targets, over, started, stop_flag, what_is_traced
@@ -108,13 +109,20 @@ def trace_live(
         recorder = ends.enter_context(_recorder(live_trace, parts)) if parts else None
         if child:
             child.release()
-        printer.begin(f"Tracing {what_is_traced(options, child)}. Ctrl-C ends it with a summary.")
-        if not child:  # before its exec a command is not yet what it will be
-            session.begin()
         until = time.monotonic() + duration_s if duration_s else float("inf")
         loop = _Loop(session, printer, recorder)
-        while time.monotonic() < until and not stopped() and not over(options, child):
-            loop.turn(live_trace)
+
+        def ended() -> bool:
+            late = time.monotonic() >= until
+            return late or stopped() or nobody_hears() or over(options, child)
+
+        with unless_gone():
+            what = what_is_traced(options, child)
+            printer.begin(f"Tracing {what}. Ctrl-C ends it with a summary.")
+            if not child:  # before its exec a command is not yet what it will be
+                session.begin()
+            while not ended():
+                loop.turn(live_trace)
         findings = loop.last_turn(live_trace)
         if on_end:
             on_end(findings)
@@ -147,11 +155,13 @@ class _Loop:
     def last_turn(self, live_trace: LiveTrace) -> tuple[Finding, ...]:
         """Drain, print the end, finish the recording, and return what was found in all."""
         self._session.look()
-        self._take(live_trace.finish(), last=True)
+        with unless_gone():
+            self._take(live_trace.finish(), last=True)
         trace = self._session.trace(time.monotonic_ns())
         findings = diagnose(trace)
-        self._take_back(self._missing(findings))
-        self._printer.end(trace, findings)
+        with unless_gone():
+            self._take_back(self._missing(findings))
+            self._printer.end(trace, findings)
         if self._recorder:
             from porttrace.tracer.recorder import end
 

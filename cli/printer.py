@@ -22,6 +22,7 @@ from porttrace.analysis.model import (
 )
 from porttrace.analysis.render import report, text
 from porttrace.analysis.render.escape import printable
+from porttrace.cli import hearing
 from porttrace.cli.lines import Lines
 
 Stacks = Mapping[int, tuple[str, ...]]
@@ -77,7 +78,7 @@ class TextPrinter:
 
     def begin(self, note: str) -> None:
         """Say what is traced, and print the heading."""
-        print(printable(note), file=sys.stderr, flush=True)
+        hearing.note(printable(note))
         print(text.live_header(), flush=True)
 
     def attempts(self, rows: Attempts) -> None:
@@ -139,7 +140,7 @@ class JsonPrinter:
 
     def begin(self, note: str) -> None:
         """Say on standard error what is traced."""
-        print(printable(note), file=sys.stderr, flush=True)
+        hearing.note(printable(note))
 
     def attempts(self, rows: Attempts) -> None:
         """Print an object for each attempt that ended."""

@@ -5,7 +5,6 @@ Imports nothing of the analysis that knows pandas: the traced host keeps its mem
 
 import math
 import re
-import sys
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from porttrace.analysis.held import still_held
 from porttrace.analysis.render.escape import printable
 from porttrace.cli.child import Child
 from porttrace.cli.completion import files
+from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.running import (
     Pace,
@@ -115,7 +115,7 @@ def _record(
             if child:
                 child.release()
             what = printable(what_is_traced(options, child))
-            print(f"Recording {what}. Ctrl-C ends it.", file=sys.stderr, flush=True)
+            note(f"Recording {what}. Ctrl-C ends it.")
             if not child:  # before its exec a command is not yet what it will be
                 watch.begin(recorder)
             while not recorder.error and not stopped() and not over(options, child):
@@ -123,7 +123,7 @@ def _record(
                     break
                 watch.turn(recorder)
             watch.last_turn(recorder)
-        print(summary(recorder, live.start_ns), file=sys.stderr)
+        note(summary(recorder, live.start_ns))
     return child.status or 0 if child else 0
 
 

@@ -66,9 +66,14 @@ def over(options: TraceOptions, child: Child | None) -> bool:
 
 @contextmanager
 def stop_flag() -> Iterator[Callable[[], bool]]:
-    """Let Ctrl-C and SIGTERM only raise a flag: who asks for it drains, sums up, returns 0."""
+    """Let Ctrl-C and SIGTERM only raise a flag: who asks for it drains, sums up, returns 0.
+
+    SIGHUP, too, unless it is ignored: who said nohup wants us to go on without a terminal.
+    """
     seen: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda n, _: seen.append(n)) for number in numbers}
     try:
         yield lambda: bool(seen)

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from porttrace.analysis.render.top import Line, screen
 from porttrace.analysis.top import SORTS, Now, sorted_by
+from porttrace.cli.hearing import nobody_hears, silence
 
 # What arrows, function keys and letters with Alt send.
 _SEVERAL = re.compile(rb"\x1b(\[[0-?]*[ -/]*[@-~]|O.|.)?", re.DOTALL)
@@ -48,7 +49,7 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         self._close()
         if self.lost:
-            _silence()
+            silence()
 
     def _open(self) -> None:
         with self._unless_lost():
@@ -145,7 +146,7 @@ class OnScreen:
         changed = [self._press(key) for key in self._screen.pressed()]
         if self._shown and (signals or any(changed)):
             self.show(*self._shown)
-        self.over |= self._screen.lost
+        self.over |= self._screen.lost or nobody_hears()
 
     def _press(self, key: str) -> bool:
         if key == "q":
@@ -163,14 +164,3 @@ def _text(line: Line) -> Text:
     for piece, style in line:
         text.append(piece, " ".join(_STYLES.get(word, word) for word in style.split()))
     return text
-
-
-def _silence() -> None:
-    # What is written to a lost terminal later, such as at the interpreter's end, would fail.
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for number in (1, 2):
-            with contextlib.suppress(OSError):
-                if number == 1 or os.isatty(number):
-                    os.dup2(nowhere, number)
-        os.close(nowhere)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ import click
 
 from porttrace.analysis.render.escape import printable
 from porttrace.cli import serving
+from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, Endpoint, filters, keep_root_option, trace_options
 from porttrace.cli.running import Pace, check_targets, over, stop_flag, what_is_traced
 from porttrace.tracer import features
@@ -113,9 +113,9 @@ def begin_note(options: TraceOptions, places: list[str]) -> None:
     """Say what is traced, and where the metrics are."""
     what = what_is_traced(options, None)
     text = f"Serving {what} at {' and '.join(places)}. Ctrl-C ends it."
-    print(printable(text), file=sys.stderr, flush=True)
+    note(printable(text))
     if not options.targeted:
-        print(_UNTARGETED, file=sys.stderr, flush=True)
+        note(_UNTARGETED)
 
 
 def _run(
@@ -140,4 +140,4 @@ def _write(file: "Textfile", made: "Exporter") -> None:
     try:
         file.write(made.text())
     except PorttraceError as error:
-        print(f"warning: {error}", file=sys.stderr, flush=True)
+        note(f"warning: {error}")

@@ -4,7 +4,6 @@ Counters are exact and come from every round. Findings come from the rules of ev
 over a window that slides: the last minutes, or the last so many attempts.
 """
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from porttrace.analysis.metrics.catalogue import Family
 from porttrace.analysis.metrics.tally import Now, Tally
 from porttrace.analysis.model import Finding, Trace
 from porttrace.analysis.render.escape import printable
+from porttrace.cli.hearing import note
 from porttrace.cli.running import Pace
 from porttrace.cli.session import Session
 from porttrace.tracer.live import LiveTrace, Round
@@ -166,4 +166,4 @@ class Watcher:
             if now_s - self._said_s.get(finding.rule, -_SAID_S) >= _SAID_S:
                 self._said_s[finding.rule] = now_s
                 text = f"{finding.rule} ({finding.severity}): {finding.summary}"
-                print(printable(text), file=sys.stderr, flush=True)
+                note(printable(text))

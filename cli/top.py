@@ -11,6 +11,7 @@ import click
 
 from porttrace.analysis.render.top import plain
 from porttrace.analysis.top import SORTS
+from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.running import check_targets, over, stop_flag
 from porttrace.cli.watching import PIPE_WIDTH, Lines, Output, Watch
@@ -108,4 +109,4 @@ def _say_ended(watch: Watch, output: Output) -> None:
         # The screen is gone, and with it what was seen in the end.
         width = min(shutil.get_terminal_size().columns, PIPE_WIDTH)
         click.echo(plain(watch.last, watch.about, width))
-    click.echo("note: all processes that were traced have ended", err=True)
+    note("note: all processes that were traced have ended")

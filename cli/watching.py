@@ -12,6 +12,7 @@ from porttrace.analysis.render import top as render
 from porttrace.analysis.render.escape import json_line
 from porttrace.analysis.render.text import short
 from porttrace.analysis.top import Now, Tally, look, sorted_by
+from porttrace.cli.hearing import nobody_hears
 from porttrace.cli.running import Pace, what_is_traced
 from porttrace.cli.session import Session
 from porttrace.tracer.live import LiveTrace, Round, gates_seen
@@ -51,9 +52,8 @@ class Output(Protocol):
 class Lines:
     """Prints each look: as a table without control codes, or as an object of JSON."""
 
-    over = False
-
     def __init__(self, sort: str, as_json: bool) -> None:
+        self.over = False
         self._sort, self._as_json = sort, as_json
         self._first = True
 
@@ -74,7 +74,8 @@ class Lines:
         print(text, flush=True)
 
     def turn(self) -> None:
-        """Nothing can happen."""
+        """See whether anybody still reads it."""
+        self.over = nobody_hears()
 
 
 class Watch:

@@ -13,6 +13,8 @@ leave them out unnoticed.
 
 import functools
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -38,6 +40,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.get_closest_marker(mark) for mark in _REAL):
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """SIGHUP comes through, also where the tests were begun with nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class _TwoSides(LoadScopeScheduling):  # type: ignore[misc]  # it has no types

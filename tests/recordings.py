@@ -1,10 +1,14 @@
 """Trace files for tests, made without a kernel."""
 
 import io
+import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from builders import MS, S, events
@@ -82,3 +86,16 @@ def read(path: Path) -> tuple[list[Batch], TraceReader]:
     """Return all batches of a file, and its reader as it was left."""
     with TraceReader(path) as reader:
         return list(reader), reader
+
+
+def with_header(data: bytes, **changes: Any) -> bytes:
+    """Return a stream whose header says something else, its checksum right, and no rows."""
+    with pa.ipc.open_stream(data) as stream:
+        values = {**json.loads(stream.schema.metadata[b"porttrace"]), **changes}
+        text = json.dumps(values).encode()
+        schema = stream.schema.with_metadata(
+            {"porttrace": text, "crc32": f"{zlib.crc32(text):08x}"}
+        )
+    sink = pa.BufferOutputStream()
+    pa.ipc.new_stream(sink, schema).close()
+    return bytes(sink.getvalue())

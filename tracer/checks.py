@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from porttrace.tracer import features, modes, namespaces
+from porttrace.tracer import clock, features, modes, namespaces
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.features import ROOT
 from porttrace.tracer.hooks import BLIND_SPOT, MODES
@@ -41,6 +41,7 @@ def checks(root: Path = ROOT) -> tuple[Check, ...]:
     return (
         _bcc(),
         _pid_namespace(root),
+        _clock(root),
         _capabilities(root),
         *_optional_capabilities(root),
         _bpf_call(root),
@@ -80,6 +81,18 @@ def _pid_namespace(root: Path) -> Check:
         details[sees],
         _NO_TRACING,
         namespaces.NO_HOST_PIDS_HINT,
+        essential=True,
+    )
+
+
+def _clock(root: Path) -> Check:
+    ahead = clock.ahead_s(root)
+    return Check(
+        "clock",
+        not ahead,
+        f"{clock.in_words(ahead)} the kernel's" if ahead else "the kernel's",
+        _NO_TRACING,
+        clock.OTHER_CLOCK_HINT,
         essential=True,
     )
 

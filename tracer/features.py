@@ -17,7 +17,7 @@ from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
 
-from porttrace.tracer import namespaces
+from porttrace.tracer import clock, namespaces
 from porttrace.tracer.capabilities import names
 from porttrace.tracer.errors import NotPermittedError, UnsupportedError
 from porttrace.tracer.offsets import netns_flags, sock_flags
@@ -242,6 +242,7 @@ def require(root: Path = ROOT) -> None:
     """
     find_bcc()
     namespaces.require_host_pids(root)
+    clock.require_host_clock(root)
     _require_permission(root)
     if lockdown(root) == "confidentiality":
         raise UnsupportedError(

@@ -95,6 +95,7 @@ def test_the_command_ends_with_the_trace(lives: list[FakeLive]) -> None:
     assert not processes.exists(min(lives[0].options.pids))
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_a_summary(
     lives: list[FakeLive], capsys: pytest.CaptureFixture[str], number: signal.Signals

@@ -1,6 +1,7 @@
 """A report of a file says what a live trace says at its end, and how far to trust it."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from builders import S, events
 from porttrace.analysis.recording import load
 from porttrace.analysis.render import report, text
 from porttrace.cli import main
-from recordings import batches_of, story, written
+from recordings import batches_of, story, with_header, written
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -148,3 +149,24 @@ def test_what_is_too_large_is_read_in_windows(
 def test_a_page_shows_the_whole(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(file), "--window", "1s", "--html", "x.html"]) == 2
     assert "leave --window out" in capsys.readouterr().err
+
+
+def test_a_newer_format_is_refused_and_both_versions_are_named(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_bytes(with_header(file.read_bytes(), format=2, version="9.1\x1b[31m"))
+    assert main(["report", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"error: {file} has format 2, written by porttrace 9.1\\x1b[31m; this is porttrace "
+        f"{version('porttrace')}, which reads formats up to 1\n"
+        "hint: read it with a porttrace at least as new\n"
+    )
+
+
+def test_a_hostile_name_of_a_file_does_not_act_on_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["report", "/nowhere/\x1b[31m\u202e\n.ptrace"]) == 1
+    assert "/nowhere/\\x1b[31m\\u202e\\x0a.ptrace" in capsys.readouterr().err

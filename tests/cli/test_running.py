@@ -67,6 +67,7 @@ def test_what_is_quick_runs_as_often_as_it_may(monkeypatch: pytest.MonkeyPatch) 
     assert runs == [0.0, 0.3, 0.6, 0.9]
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_only_raises_the_flag(number: signal.Signals) -> None:
     before = signal.getsignal(number)
@@ -75,6 +76,15 @@ def test_a_signal_only_raises_the_flag(number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
         assert stopped()
     assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored(hangups: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_flag() as stopped:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped()
 
 
 def test_nothing_to_start() -> None:

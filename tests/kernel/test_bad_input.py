@@ -114,3 +114,15 @@ def test_usage_errors_are_2() -> None:
         done = run(*words)
         assert done.returncode == 2, words
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("offset_s", [86400, -1000])
+def test_a_clock_that_is_not_the_kernels_is_refused(tmp_path: Path, offset_s: int) -> None:
+    apart = ["unshare", "--time", "--fork", "--monotonic", str(offset_s), "--", *PORTTRACE]
+    path = tmp_path / "a.ptrace"
+    words = [*apart, "record", "-o", str(path), "-d", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    failed(done, 4, f"{abs(offset_s)} s {'ahead of' if offset_s > 0 else 'behind'} the kernel's")
+    assert not path.exists()
+    doctor = subprocess.run([*apart, "doctor"], capture_output=True, text=True, check=False)
+    assert doctor.returncode == 4 and f"{abs(offset_s)} s" in doctor.stdout

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.kernel
 ONE_CONNECT = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_with_a_report_and_0(number: int) -> None:
     with running("-P", "9") as tracer:

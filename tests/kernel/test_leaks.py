@@ -9,10 +9,11 @@ import pytest
 
 from porttrace.analysis.assemble import losses_of
 from porttrace.lab.site import open_site
-from porttrace.tracer import features
+from porttrace.tracer import features, perfbuffer
 from porttrace.tracer.event import EventType
 from porttrace.tracer.live import LiveTrace
 from porttrace.tracer.options import TraceOptions
+from porttrace.tracer.perfbuffer import online_cpus
 from porttrace.tracer.probe import ANY_CPU
 
 pytestmark = pytest.mark.kernel
@@ -129,3 +130,57 @@ def test_received_and_lost_events_are_exactly_those_that_were_made(refusing_port
     assert read_before.sum() + len(received) + sum(loss.count for loss in full) == made
     assert made + passed_over >= 1500  # START, END and RETURN of each
     assert all(loss.first_ns < loss.last_ns for loss in full)
+
+
+@pytest.mark.skipif(len(online_cpus()) < 2, reason="it takes two CPUs")
+def test_what_happens_on_a_cpu_that_came_later_is_told_as_its_loss(
+    refusing_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a trace that began when there was only one CPU, and a process on another one
+    first, *_, last = online_cpus()
+    monkeypatch.setattr(perfbuffer, "online_cpus", lambda: [first])
+    program = f"import os, sys\nos.sched_setaffinity(0, {{{last}}})\nsys.stdin.read()\n{REFUSED}"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(refusing_port), "50"], stdin=subprocess.PIPE
+    )
+    options = TraceOptions(pids=frozenset((child.pid,)), remote_ports=frozenset((refusing_port,)))
+    with LiveTrace(options, features.compile_flags()) as live:
+        # WHEN it connects
+        child.communicate()
+        events, made = live.finish().events, live.counters().events
+    # THEN all of it is told as lost, on that CPU
+    assert child.returncode == 0
+    losses = [loss for loss in losses_of(events) if loss.cpu != ANY_CPU]
+    received = (~np.isin(events["type"], (EventType.LOSS, EventType.WATCH))).sum()
+    assert {loss.cpu for loss in losses} == {last}
+    assert received + sum(loss.count for loss in losses) == made >= 100
+
+
+def test_an_end_that_was_missed_is_not_taken_from_another_socket(refusing_port: int) -> None:
+    # GIVEN attempts of a target that are over, of which the kernel program was not told
+    program = (
+        f"import os, socket, sys\nos.sched_setaffinity(0, {{{online_cpus()[0]}}})\n"
+        "sys.stdin.read()\nmade = [socket.socket() for _ in range(int(sys.argv[2]))]\n"
+        "for s in made: s.connect_ex(('127.0.0.1', int(sys.argv[1])))\n"
+    )
+    words = [sys.executable, "-c", program, str(refusing_port)]
+    child = subprocess.Popen([*words, "200"], stdin=subprocess.PIPE)
+    other = subprocess.Popen([*words, "900"], stdin=subprocess.PIPE)
+    options = TraceOptions(pids=frozenset((child.pid,)), remote_ports=frozenset((refusing_port,)))
+    with LiveTrace(options, features.compile_flags()) as live:
+        live._reader.stop()
+        child.communicate()
+        ends = live.probe.read()
+        socks = set(ends["sock"][ends["type"] == EventType.END].tolist())
+        table = live.probe._bpf["attempts"]
+        for sock in socks:
+            missed = table.Leaf()
+            missed.start_ns, missed.pid = 1, child.pid
+            table[table.Key(sock)] = missed
+        # WHEN somebody who is not traced has sockets at the same addresses
+        other.communicate()
+        events = live.probe.read()
+        left = {key.value for key, _ in live.probe.entries("attempts")}
+    # THEN what happens to those is not told as the end of these
+    assert socks and left < socks, "no address was used again"
+    assert not (events["type"] == EventType.END).any()

@@ -173,6 +173,7 @@ def test_kill_9_keeps_every_whole_batch(tmp_path: Path) -> None:
     assert (found.trace.end_ns - found.trace.start_ns) / 1e9 > 1.0
 
 
+@pytest.mark.usefixtures("hangups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_complete(tmp_path: Path, number: int) -> None:
     path = tmp_path / "a.ptrace"

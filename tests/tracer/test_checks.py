@@ -99,6 +99,15 @@ def test_a_refused_bpf_call_is_a_fault_despite_capabilities(
     assert verdict(checks(host.root)) == 4
 
 
+def test_another_clock_is_a_fault_that_no_right_mends(host: FakeHost) -> None:
+    assert named(host)["clock"].ok
+    (host.root / "proc/self/ns/time").symlink_to("time:[4026534411]")
+    host.write("proc/self/timens_offsets", "monotonic  86400  0\nboottime  0  0\n")
+    check = named(host)["clock"]
+    assert check.ok is False and check.detail == "86400 s ahead of the kernel's"
+    assert verdict(checks(host.root)) == 4
+
+
 @pytest.mark.parametrize("name", KEPT)
 def test_an_optional_capability_has_its_price_and_does_not_decide(
     host: FakeHost, name: str, monkeypatch: pytest.MonkeyPatch

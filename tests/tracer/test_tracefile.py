@@ -4,7 +4,6 @@ import json
 import os
 import random
 import sys
-import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,18 @@ from porttrace.tracer.tracefile import (
     TraceFileError,
     TraceReader,
 )
-from recordings import END, HEADER, HELD, PROCESS, any_events, batches_of, read, story, written
+from recordings import (
+    END,
+    HEADER,
+    HELD,
+    PROCESS,
+    any_events,
+    batches_of,
+    read,
+    story,
+    with_header,
+    written,
+)
 
 VERSION = version("porttrace")
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -180,17 +190,7 @@ def test_batches_that_are_missing_or_exchanged(tmp_path: Path) -> None:
 # -- other files ---------------------------------------------------------------------
 
 
-def with_header(**changes: Any) -> bytes:
-    """The bytes of a stream whose header says something else, its checksum right."""
-    with pa.ipc.open_stream(written(batches_of(story(), []))) as stream:
-        values = {**json.loads(stream.schema.metadata[b"porttrace"]), **changes}
-        text = json.dumps(values).encode()
-        schema = stream.schema.with_metadata(
-            {"porttrace": text, "crc32": f"{zlib.crc32(text):08x}"}
-        )
-    sink = pa.BufferOutputStream()
-    pa.ipc.new_stream(sink, schema).close()
-    return bytes(sink.getvalue())
+GOOD = written(batches_of(story(), []))
 
 
 def arrow_stream() -> bytes:
@@ -229,7 +229,7 @@ def test_other_files(tmp_path: Path, data: bytes, says: str) -> None:
 
 def test_a_newer_format_names_both_versions(tmp_path: Path) -> None:
     path = tmp_path / "a.ptrace"
-    path.write_bytes(with_header(format=2, version="9.1"))
+    path.write_bytes(with_header(GOOD, format=2, version="9.1"))
     with pytest.raises(NewerFormatError) as caught:
         read(path)
     message = caught.value.message
@@ -242,7 +242,7 @@ def test_a_newer_format_names_both_versions(tmp_path: Path) -> None:
 )
 def test_a_header_that_cannot_be(tmp_path: Path, changes: dict[str, Any]) -> None:
     path = tmp_path / "a.ptrace"
-    path.write_bytes(with_header(**changes))
+    path.write_bytes(with_header(GOOD, **changes))
     with pytest.raises(DamagedError, match="header"):
         read(path)
 
