@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from pages import PAGES, ROOT, Command, block_lines, commands, joined, split
+from pages import PAGES, ROOT, Command, block_lines, commands, joined, parse, split
 from porttrace.cli import COMMANDS
-from porttrace.cli import porttrace as program
 
 ALL = [command for page in PAGES for command in commands(page)]
 OURS = [command for command in ALL if command.words[0] == "porttrace"]
@@ -57,18 +56,6 @@ def test_its_options_exist(
     (tmp_path / "recordings").mkdir()  # of an example in docs/lab.md
     monkeypatch.chdir(tmp_path)
     parse(command.words[1:])
-
-
-def parse(words: tuple[str, ...]) -> click.Context:
-    """Read a command line as `porttrace` does, and do nothing."""
-    context = program.make_context("porttrace", list(words))
-    while isinstance(context.command, click.Group):
-        rest = [*getattr(context, "_protected_args", ()), *context.args]
-        assert rest, "a group needs the name of a command"
-        name, command, left = context.command.resolve_command(context, rest)
-        assert command is not None
-        context = command.make_context(name, left, parent=context)
-    return context
 
 
 def test_what_does_not_exist_is_found() -> None:

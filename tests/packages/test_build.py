@@ -1,0 +1,49 @@
+"""How packages are made: of what lock.txt names, and twice the same."""
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from packages import build, lock
+
+LOCKED = dict(
+    line.split()[0].split("==") for line in build.LOCK.read_text().splitlines() if line[0] != "#"
+)
+
+
+@pytest.mark.parametrize("asked", lock.wanted())
+def test_what_the_project_asks_for_is_bundled(asked: str) -> None:
+    wanted = Requirement(asked)
+    version = LOCKED.get(canonicalize_name(wanted.name))
+    assert version, f"{wanted.name} is not in packages/lock.txt: python -m packages.lock"
+    assert wanted.specifier.contains(version)
+
+
+def test_every_extra_of_a_command_is_bundled() -> None:
+    project = tomllib.loads((build.CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) == {*lock.EXTRAS, "notebook", "dev"}
+
+
+@pytest.mark.timeout(600)  # the wheels are downloaded once
+def test_the_same_commit_gives_the_same_bytes(packages: dict[str, Path], tmp_path: Path) -> None:
+    # GIVEN another place, and somebody whose files are nobody else's business
+    log = ("git", "-c", f"safe.directory={build.CHECKOUT}", "log", "-1", "--format=%ct")
+    epoch_s = subprocess.check_output(log, cwd=build.CHECKOUT, text=True).strip()
+    old = os.umask(0o077)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SOURCE_DATE_EPOCH", epoch_s)
+            patch.setenv("TZ", "Pacific/Auckland")
+            staged = build.stage(13, packages["wheel"], tmp_path / "staged")
+            version = build.version_of(packages["wheel"])
+            # THEN deb and rpm are those that scripts/package made
+            for name in ("debian13", "fedora42"):
+                again = build.pack(name, staged, version, tmp_path)
+                assert again.read_bytes() == packages[name].read_bytes(), name
+    finally:
+        os.umask(old)
