@@ -27,13 +27,15 @@ SETUPTOOLS = "setuptools==80.9.0"  # its version stands in the wheel
 PREFIX = "/opt/porttrace"
 ARCH = "amd64"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
-# As scripts of an environment, but deaf to PYTHONPATH and the like.
+# As scripts of an environment, but deaf to PYTHONPATH and the like. The workers of `fleet` import
+# it under another name, and must not start over.
 SCRIPT = f"""#!{PREFIX}/bin/python3 -I
 import sys
 
 from porttrace.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 

@@ -31,6 +31,7 @@ NOT_RUN = {
     "scripts/demo": "the story of README, run by tests/lab; it ends with a verdict",
     "scripts/test": "runs the tests, this one too",
     "scripts/setup": "installs; run before any test",
+    "scripts/package": "builds for a minute; tests/packages",
     "scripts/vm": "boots kernels for minutes; tests/vm",
     "scripts/vm-provision": "as scripts/vm",
     "scripts/box": "wants a disk image of Debian, which no test downloads; tests/test_vagrant.py",
