@@ -171,6 +171,10 @@ def test_a_deb_from_an_older_release_to_purge(
     assert compiled(system)
     owned = set(system.run("dpkg", "--listfiles", "porttrace").split())
     before = without(owned, system.files())
+    # WHEN it is upgraded by the package of another system THEN apt refuses, and says why
+    [foreign] = at_hand(system, packages[{"debian12": "debian13"}.get(machine, "debian12")])
+    assert "Depends: python3" in system.run("apt", "install", "--yes", foreign, code=100)
+    starts(system, OLDER)
     # WHEN it is upgraded THEN all of the new works, and nothing of the old is left
     system.run("apt", "install", "--yes", new)
     assert not (site_of(system) / GONE).exists() and not compiled(system)
