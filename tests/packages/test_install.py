@@ -58,7 +58,9 @@ def older(target: str, wheel: Path, folder: Path) -> Path:
     )
     info.rename(site / f"porttrace-{OLDER}.dist-info")
     (site / GONE).write_text("")
-    return build.pack(target, staged, OLDER, folder)
+    package = build.pack(target, staged, OLDER, folder)
+    shutil.rmtree(staged)
+    return package
 
 
 def at_hand(system: bare.Bare, *files: Path) -> list[str]:
