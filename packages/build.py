@@ -56,8 +56,8 @@ TARGETS = {
 
 
 def run(*words: str | Path, cwd: Path = CHECKOUT, **environment: str) -> None:
-    """Run a command that must succeed, with these variables besides."""
-    subprocess.run(words, cwd=cwd, check=True, env={**os.environ, **environment})
+    """Run a command that must succeed, with these variables besides; what it makes all may read."""
+    subprocess.run(words, cwd=cwd, check=True, env={**os.environ, **environment}, umask=0o022)
 
 
 def pip(*words: str | Path, **environment: str) -> None:
