@@ -108,14 +108,13 @@ def tree(into: Path, python: int, porttrace: Path) -> None:
     """Make the virtual environment for that Python in a folder that is not there yet."""
     packages = into / "lib" / f"python3.{python}" / "site-packages"
     bundled = fetch(python)
-    pip("install", "--no-index", "--no-deps", "--no-compile", *wheels_for(python),
-        "--target", packages, *sorted(bundled.glob("*.whl")))  # fmt: skip
+    # by name: of a file's own path pip would leave traces
+    pip("install", "--no-index", "--find-links", bundled, "--require-hashes", "--no-deps",
+        "--no-compile", *wheels_for(python), "--target", packages, "-r", LOCK)  # fmt: skip
     with zipfile.ZipFile(porttrace) as ours:
         ours.extractall(packages)
     shutil.rmtree(packages / "bin", ignore_errors=True)
-    # where pip took a wheel from is of this machine; tests of others are half of the files
-    for path in [*packages.glob("*.dist-info/direct_url.json")]:
-        path.unlink()
+    # tests of others are half of the files
     for path in [*packages.rglob("tests")]:
         shutil.rmtree(path, ignore_errors=True)
     (into / "bin").mkdir()

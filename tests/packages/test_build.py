@@ -39,13 +39,17 @@ def test_the_same_commit_gives_the_same_bytes(
     epoch_s = subprocess.check_output(log, cwd=build.CHECKOUT, text=True).strip()
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch_s)
     monkeypatch.setenv("TZ", "Pacific/Auckland")
+    shutil.copytree(build.WHEELS, tmp_path / "wheels")
+    monkeypatch.setattr(build, "WHEELS", tmp_path / "wheels")
+    monkeypatch.setattr(build, "DIST", tmp_path / "dist")
     old = os.umask(0o077)
     try:
-        staged = build.stage(13, packages["wheel"], tmp_path / "staged")
-        version = build.version_of(packages["wheel"])
-        # THEN deb and rpm are those that scripts/package made
+        wheel = build.wheel()
+        staged = build.stage(13, wheel, tmp_path / "staged")
+        # THEN all are those that scripts/package made
+        assert wheel.read_bytes() == packages["wheel"].read_bytes()
         for name in ("debian13", "fedora42"):
-            again = build.pack(name, staged, version, tmp_path)
+            again = build.pack(name, staged, build.version_of(wheel), tmp_path)
             assert again.read_bytes() == packages[name].read_bytes(), name
     finally:
         os.umask(old)
