@@ -1,8 +1,8 @@
-"""Wheel and packages: each target's tree is put together, then nfpm makes the package of it.
+"""Wheel and packages: a tree for each Python is put together, then nfpm makes packages of it.
 
     python -m packages.build [TARGET...]
 
-The tree is a virtual environment for the target's own Python, made without that: wheels of the
+The tree is a virtual environment for the targets' own Python, made without that: wheels of the
 versions and sums in lock.txt, unpacked by pip. It sees the system's packages, since bcc is one.
 """
 
@@ -27,13 +27,15 @@ SETUPTOOLS = "setuptools==80.9.0"  # its version stands in the wheel
 PREFIX = "/opt/porttrace"
 ARCH = "amd64"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any")
-# As scripts of an environment, but deaf to PYTHONPATH and the like.
+# As scripts of an environment, but deaf to PYTHONPATH and the like. The workers of `fleet` import
+# it under another name, and must not start over.
 SCRIPT = f"""#!{PREFIX}/bin/python3 -I
 import sys
 
 from porttrace.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
 """
 
 
@@ -54,8 +56,8 @@ TARGETS = {
 
 
 def run(*words: str | Path, cwd: Path = CHECKOUT, **environment: str) -> None:
-    """Run a command that must succeed, with these variables besides."""
-    subprocess.run(words, cwd=cwd, check=True, env={**os.environ, **environment})
+    """Run a command that must succeed, with these variables besides; what it makes all may read."""
+    subprocess.run(words, cwd=cwd, check=True, env={**os.environ, **environment}, umask=0o022)
 
 
 def pip(*words: str | Path, **environment: str) -> None:
@@ -76,9 +78,10 @@ def wheel() -> Path:
     return max(DIST.glob("porttrace-*.whl"), key=lambda path: path.stat().st_mtime)
 
 
-def _for(python: int) -> tuple[str, ...]:
+def wheels_for(python: int) -> tuple[str, ...]:
+    """Return pip's options that take wheels for Python 3.`python`, whatever runs pip."""
     platforms = tuple(word for name in PLATFORMS for word in ("--platform", name))
-    return ("--no-deps", "--only-binary=:all:", "--python-version", f"3.{python}", *platforms)
+    return ("--only-binary=:all:", "--python-version", f"3.{python}", *platforms)
 
 
 def fetch(python: int) -> Path:
@@ -87,7 +90,16 @@ def fetch(python: int) -> Path:
     stamp = folder / "lock.txt"
     if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
         shutil.rmtree(folder, ignore_errors=True)
-        pip("download", "--require-hashes", *_for(python), "--dest", folder, "-r", LOCK)
+        pip(
+            "download",
+            "--no-deps",
+            "--require-hashes",
+            *wheels_for(python),
+            "--dest",
+            folder,
+            "-r",
+            LOCK,
+        )
         shutil.copy(LOCK, stamp)
     return folder
 
@@ -96,14 +108,13 @@ def tree(into: Path, python: int, porttrace: Path) -> None:
     """Make the virtual environment for that Python in a folder that is not there yet."""
     packages = into / "lib" / f"python3.{python}" / "site-packages"
     bundled = fetch(python)
-    pip("install", "--no-index", "--no-compile", *_for(python), "--target", packages,
-        *sorted(bundled.glob("*.whl")))  # fmt: skip
+    # by name: of a file's own path pip would leave traces
+    pip("install", "--no-index", "--find-links", bundled, "--require-hashes", "--no-deps",
+        "--no-compile", *wheels_for(python), "--target", packages, "-r", LOCK)  # fmt: skip
     with zipfile.ZipFile(porttrace) as ours:
         ours.extractall(packages)
     shutil.rmtree(packages / "bin", ignore_errors=True)
-    # where pip took a wheel from is of this machine; tests of others are half of the files
-    for path in [*packages.glob("*.dist-info/direct_url.json")]:
-        path.unlink()
+    # tests of others are half of the files
     for path in [*packages.rglob("tests")]:
         shutil.rmtree(path, ignore_errors=True)
     (into / "bin").mkdir()
@@ -138,45 +149,64 @@ def share(into: Path) -> None:
     _same_modes(into)
 
 
-def package(name: str, porttrace: Path, version: str = "") -> Path:
-    """Make the package of a target in dist/ and return its file; `version` in place of our own."""
-    target = TARGETS[name]
-    stage = BUILD / name
-    shutil.rmtree(stage, ignore_errors=True)
-    stage.mkdir(parents=True)
-    tree(stage / "tree", target.python, porttrace)
-    share(stage / "share")
-    shutil.copytree(HERE, stage / "packages", ignore=shutil.ignore_patterns("__pycache__"))
-    _same_modes(stage / "packages")
-    return pack(name, version or porttrace.name.split("-")[1])
+def stage(python: int, porttrace: Path, folder: Path | None = None) -> Path:
+    """Put together what all packages for Python 3.`python` hold, anew, and return its folder.
+
+    porttrace: the wheel; folder: where, else one for that Python in build/.
+    """
+    folder = folder or BUILD / f"3.{python}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    tree(folder / "tree", python, porttrace)
+    share(folder / "share")
+    shutil.copytree(HERE, folder / "packages", ignore=shutil.ignore_patterns("__pycache__"))
+    _same_modes(folder / "packages")
+    return folder
 
 
-def pack(name: str, version: str) -> Path:
-    """Let nfpm make the package of what stands in the target's folder; return its file."""
+def pack(name: str, staged: Path, version: str, into: Path = DIST) -> Path:
+    """Let nfpm make the package of a target of what `stage` put together; return its file."""
     target = TARGETS[name]
     arch = {"deb": ARCH, "rpm": "x86_64"}[target.kind]
     separator = {"deb": f"_{version}-{target.release}_", "rpm": f"-{version}-{target.release}."}
-    file = DIST / f"porttrace{separator[target.kind]}{arch}.{target.kind}"
-    run(
-        Path(sys.executable).with_name("nfpm"), "package",
-        "--config", HERE / "nfpm.yaml", "--packager", target.kind, "--target", file,
-        cwd=BUILD / name,
-        ARCH=ARCH, VERSION=version, RELEASE=target.release,
-        PYTHON=f"3.{target.python}", PYTHON_NEXT=f"3.{target.python + 1}",
+    file = into / f"porttrace{separator[target.kind]}{arch}.{target.kind}"
+    done = subprocess.run(
+        [
+            Path(sys.executable).with_name("nfpm"), "package",
+            "--config", HERE / "nfpm.yaml", "--packager", target.kind, "--target", file,
+        ],
+        cwd=staged, capture_output=True, text=True, check=False,
+        env={
+            **os.environ,
+            "ARCH": ARCH, "VERSION": version, "RELEASE": target.release,
+            "PYTHON": f"3.{target.python}", "PYTHON_NEXT": f"3.{target.python + 1}",
+        },
     )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"package: nfpm cannot make {file.name}: {done.stdout}{done.stderr}")
     return file
 
 
+def version_of(porttrace: Path) -> str:
+    """Return the version in the name of a wheel."""
+    return porttrace.name.split("-")[1]
+
+
 def main(names: list[str]) -> int:
-    """Make the wheel and the packages of these targets, or of all."""
-    unknown = [name for name in names if name not in TARGETS]
+    """Make the wheel and the packages of these targets, or of all; of "wheel" that alone."""
+    unknown = [name for name in names if name not in ("wheel", *TARGETS)]
     if unknown:
-        print(f"package: knows {', '.join(TARGETS)}, not {unknown[0]}", file=sys.stderr)
+        known = ", ".join(("wheel", *TARGETS))
+        print(f"package: knows {known}, not {unknown[0]}", file=sys.stderr)
         return 2
     made = wheel()
     print(made)
-    for name in names or TARGETS:
-        print(package(name, made), flush=True)
+    staged: dict[int, Path] = {}
+    for name in [name for name in names or TARGETS if name != "wheel"]:
+        python = TARGETS[name].python
+        if python not in staged:
+            staged[python] = stage(python, made)
+        print(pack(name, staged[python], version_of(made)), flush=True)
     return 0
 
 

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from porttrace.cli import porttrace as program
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
@@ -114,3 +118,15 @@ def tables(page: Path, first: str) -> list[list[str]]:
         elif inside and not set(text) <= set("|-: "):
             rows.append(cells)
     return rows
+
+
+def parse(words: tuple[str, ...]) -> click.Context:
+    """Read a command line as `porttrace` does, and do nothing."""
+    context = program.make_context("porttrace", list(words))
+    while isinstance(context.command, click.Group):
+        rest = [*getattr(context, "_protected_args", ()), *context.args]
+        assert rest, "a group needs the name of a command"
+        name, command, left = context.command.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(name, left, parent=context)
+    return context

@@ -18,6 +18,7 @@ from porttrace.analysis.fleet.model import Skipped, Slice
 from porttrace.tracer.errors import PorttraceError
 
 try:
+    import cryptography  # noqa: F401  # distributed imports it when it makes the certificate
     import distributed
     from distributed.security import Security
 
@@ -25,7 +26,7 @@ try:
     from porttrace.analysis.fleet.reading import summed
 except ImportError as error:
     raise PorttraceError(
-        f"fleet needs Dask, which is not installed ({error})", "pip install 'porttrace[fleet]'"
+        f"fleet needs Dask and cryptography ({error})", "pip install 'porttrace[fleet]'"
     ) from None
 
 _AHEAD = 2  # recordings that are handed out for each thread: one is read, one waits

@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from pages import PAGES, ROOT, Command, block_lines, commands, joined, split
+from pages import PAGES, ROOT, Command, block_lines, commands, joined, parse, split
 from porttrace.cli import COMMANDS
-from porttrace.cli import porttrace as program
 
 ALL = [command for page in PAGES for command in commands(page)]
 OURS = [command for command in ALL if command.words[0] == "porttrace"]
@@ -32,6 +31,7 @@ NOT_RUN = {
     "scripts/demo": "the story of README, run by tests/lab; it ends with a verdict",
     "scripts/test": "runs the tests, this one too",
     "scripts/setup": "installs; run before any test",
+    "scripts/package": "builds for a minute; tests/packages",
     "scripts/vm": "boots kernels for minutes; tests/vm",
     "scripts/vm-provision": "as scripts/vm",
     "scripts/box": "wants a disk image of Debian, which no test downloads; tests/test_vagrant.py",
@@ -57,18 +57,6 @@ def test_its_options_exist(
     (tmp_path / "recordings").mkdir()  # of an example in docs/lab.md
     monkeypatch.chdir(tmp_path)
     parse(command.words[1:])
-
-
-def parse(words: tuple[str, ...]) -> click.Context:
-    """Read a command line as `porttrace` does, and do nothing."""
-    context = program.make_context("porttrace", list(words))
-    while isinstance(context.command, click.Group):
-        rest = [*getattr(context, "_protected_args", ()), *context.args]
-        assert rest, "a group needs the name of a command"
-        name, command, left = context.command.resolve_command(context, rest)
-        assert command is not None
-        context = command.make_context(name, left, parent=context)
-    return context
 
 
 def test_what_does_not_exist_is_found() -> None:

@@ -1,10 +1,11 @@
 """Run a command as systemd would for the unit: its user, rights, filter of calls, mounts.
 
-    unshare --mount --propagation private /usr/bin/python3 tests/packages/sandbox.py UNIT COMMAND...
+    unshare --mount --net --propagation private \
+        /usr/bin/python3 tests/packages/sandbox.py UNIT COMMAND...
 
-What it takes from the unit are capabilities and system calls; file systems are made read-only as
-ProtectSystem=strict and ProtectKernelTunables=yes do. Families of addresses, namespaces and devices
-are not restricted here. To be run by the system's Python, which has seccomp.
+What it takes from the unit are capabilities, system calls, mask and folder in /run; file systems
+are made read-only as ProtectSystem=strict and ProtectKernelTunables=yes do. Families of addresses,
+namespaces and devices are not restricted here. To be run by the system's Python, which has seccomp.
 """
 
 import contextlib
@@ -45,6 +46,17 @@ def mount_read_only() -> None:
             subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
 
 
+def make_folder(unit: str) -> None:
+    """Make the unit's folder in /run, as only this mount namespace sees it."""
+    [name] = setting(unit, "RuntimeDirectory")
+    [mode] = setting(unit, "RuntimeDirectoryMode")
+    folder = Path("/run") / name
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "run", "/run"], check=True)
+    folder.mkdir()
+    folder.chmod(int(mode, 8))
+    os.chown(folder, USER, USER)
+
+
 def deny_other_calls(allowed: set[str]) -> None:
     """Answer any other system call with EPERM, from now on and in what is run."""
     rules = seccomp.SyscallFilter(seccomp.ERRNO(1))
@@ -60,6 +72,9 @@ def main() -> None:
     rights = ",".join(f"+{name[4:].lower()}" for name in setting(unit, "AmbientCapabilities"))
     allowed = set().union(*map(calls, setting(unit, "SystemCallFilter")))
     mount_read_only()
+    make_folder(unit)
+    os.umask(int(setting(unit, "UMask")[0], 8))
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     deny_other_calls(allowed)
     os.execvp("setpriv", [
         "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs",

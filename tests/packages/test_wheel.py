@@ -14,11 +14,6 @@ CHECKOUT = Path(__file__).parent.parent.parent
 GOLDEN = CHECKOUT / "tests" / "data" / "v1-two-threads.ptrace"
 
 
-@pytest.fixture(scope="module")
-def wheel() -> Path:
-    return build.wheel()
-
-
 def test_it_holds_every_file_of_the_package(wheel: Path) -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     folders = project["tool"]["setuptools"]["package-dir"].values()
