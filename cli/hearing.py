@@ -12,11 +12,12 @@ import sys
 from collections.abc import Iterator
 
 _GONE = select.POLLERR | select.POLLHUP
+_silenced: set[int] = set()  # descriptors, which are the whole process's
 
 
 def nobody_hears() -> bool:
     """Return whether what is written to standard output reaches nobody."""
-    return 1 in _gone()
+    return 1 in _silenced or 1 in _gone()
 
 
 @contextlib.contextmanager
@@ -45,6 +46,7 @@ def silence() -> None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, number)
         os.close(nowhere)
+        _silenced.add(number)
 
 
 def note(text: str) -> None:

@@ -123,9 +123,12 @@ def trace_live(
                 session.begin()
             while not ended():
                 loop.turn(live_trace)
-        findings = loop.last_turn(live_trace)
-        if on_end:
-            on_end(findings)
+        if nobody_hears() and not on_end:
+            loop.unheard_turn(live_trace)
+        else:
+            findings = loop.last_turn(live_trace)
+            if on_end:
+                on_end(findings)
     return child.status or 0 if child else 0
 
 
@@ -162,12 +165,23 @@ class _Loop:
         with unless_gone():
             self._take_back(self._missing(findings))
             self._printer.end(trace, findings)
+        self._end_recording(live_trace, trace.end_ns)
+        return findings
+
+    def unheard_turn(self, live_trace: LiveTrace) -> None:
+        """Drain and finish the recording: nobody is there whom all the rest could be told."""
+        self._session.look()
+        done = live_trace.finish()
+        if self._recorder:
+            self._recorder.put(done)
+        self._end_recording(live_trace, time.monotonic_ns())
+
+    def _end_recording(self, live_trace: LiveTrace, end_ns: int) -> None:
         if self._recorder:
             from porttrace.tracer.recorder import end
 
             self._recorder.look(self._session.held, self._session.suspects)
-            self._recorder.finish(end(live_trace, trace.end_ns))
-        return findings
+            self._recorder.finish(end(live_trace, end_ns))
 
     def _take(self, done: Round, last: bool = False) -> None:
         if self._recorder:
