@@ -32,6 +32,9 @@ _FEW_LOST, _MANY_LOST = 3, 0.15  # events; events an attempt
 _MANY_UNKNOWN = 0.02  # of the attempts
 _AS_GOOD = 0.002
 """Numbers of slots whose misfits lie so close cannot be told apart."""
+_UNSURE_P = 0.01
+_MOMENT_NS = 200_000_000
+"""A busy supervisor is late by less."""
 _SETTLED_NS = 100_000_000
 """So long slots must stay taken after a thread fell asleep, or it did not sleep for one."""
 
@@ -238,7 +241,29 @@ def _examined(place: Place, partition: _Partition, key: int) -> Group | None:
         verdict = examine(queue)
     if verdict is None:
         return None
+    if place.name != "user" and (not verdict.throttled() or verdict.p_value > _UNSURE_P):
+        queue, verdict = _beside_moments(queue, verdict)
     return Group(partition.scope, key, rows, queue, verdict, partition.rivals)
+
+
+# On a busy host a supervisor holds everybody for a moment, because it waits for a CPU itself,
+# whether a slot is free or not. Beside waits of seconds such moments say nothing of slots. Both
+# looks are corrected for.
+def _beside_moments(queue: Queue, verdict: Verdict) -> tuple[Queue, Verdict]:
+    lengths = queue.hold.lengths()
+    longest = int(lengths.max())
+    if longest < LONG_NS:
+        return queue, verdict
+    long = lengths >= min(_MOMENT_NS, longest // 20)
+    stop = np.where(long, queue.hold.stop, queue.hold.start)
+    longer = Queue(Spans(queue.hold.start, stop, queue.hold.closed & long), queue.service)
+    again = examine(longer)
+    if again is None or not again.throttled():
+        return queue, verdict
+    chance = min(1.0, 2 * again.p_value)
+    if verdict.throttled() and chance >= verdict.p_value:
+        return queue, verdict
+    return longer, replace(again, p_value=chance)
 
 
 # Behind SYN_SENT there is more than one thing that may have happened: the most telling of those

@@ -12,7 +12,7 @@ from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.windows import Line, Repeated, Windows
 
 _MOST_LINES = 40
-_NOT_FAILED = ("established", "pending", "cancelled", "unknown")
+_NOT_FAILED = ("established", "pending")  # as in the table of processes
 
 
 def text(whole: Windows) -> str:
