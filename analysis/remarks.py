@@ -56,15 +56,17 @@ def _held_sentence(trace: Trace, place: str, held: Ints, worst_ns: int) -> str:
         f"{names.count(number, 'connect')} {were} held {where}, up to {names.duration(worst_ns)}"
         f"{inside}. This trace does not show behind what."
     )
-    return f"{said} {_next_step(trace)}"
+    waiting = bool((rows["outcome"] == Outcome.pending).any())
+    return f"{said} {_next_step(trace, waiting)}"
 
 
-def _next_step(trace: Trace) -> str:
+def _next_step(trace: Trace, waiting: bool) -> str:
     if trace.filter and not trace.filter.startswith("pid"):
         return f"The filter ({trace.filter}) may hide it: trace again with --pid alone."
     if "," in trace.filter:
         return f"The filter ({trace.filter}) may hide it: leave out all but the pid."
-    return "Trace for longer, until some of them have gone on; other processes may be in front."
+    longer = "Trace for longer, until some of them have gone on" if waiting else "Trace once more"
+    return f"{longer}; other processes may be in front."
 
 
 def _slow(trace: Trace, findings: Sequence[Finding]) -> Iterator[str]:
