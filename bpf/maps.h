@@ -10,6 +10,8 @@
 #define MAX_THREADS 65536
 #endif
 #define MAX_FDS 16384
+/* From here on the numbers of stacks are user space's own. */
+#define OWN_STACKS (1 << 24)
 
 /* A connect(2) in progress, or a connect of the kernel's own that no connect(2) asked for. */
 struct call {

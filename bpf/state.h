@@ -90,7 +90,8 @@ static __always_inline void join_call(struct attempt *a, struct call *c, u64 soc
 
 /*
  * A thread that had stood at the gate before sys_enter was traced is not told of there any more
- * (the kernel asks once, as the call begins), but at sys_exit. NULL for any other thread.
+ * (the kernel asks once, as the call begins), but at sys_exit. User space has found it. NULL for any
+ * other thread.
  */
 static __always_inline struct call *call_from_gate(u32 tid)
 {
@@ -98,7 +99,8 @@ static __always_inline struct call *call_from_gate(u32 tid)
 	int first = 0;
 	struct call *c = late_calls.lookup(&first);
 
-	if (!t || !t->gate_ns || !c)
+	/* without the registers any sleep is noted as one at the gate */
+	if (!t || !t->gate_ns || t->gate_stack < OWN_STACKS || !c)
 		return NULL;
 	__builtin_memset(c, 0, sizeof(*c));
 	c->connect_stack = c->origin_stack = -1;

@@ -26,7 +26,7 @@ from porttrace.tracer.source import join_source
 from porttrace.tracer.waiting import Waiting
 
 _BELL_PAGES = 16
-_OWN_STACKS = 1 << 24  # above all numbers of the kernel's map
+_OWN_STACKS = 1 << 24  # above all numbers of the kernel's map; OWN_STACKS of bpf/maps.h
 ANY_CPU = 0xFFFF
 """The CPU of a loss that no CPU is known for."""
 
