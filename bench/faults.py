@@ -242,6 +242,8 @@ def disk_full(bench: Bench) -> str:
             _, err = process.communicate(timeout=60)
         require(process.returncode == 1 and "No space left on device" in err, err)
         require("Traceback" not in err and "hint: " in err, err)
+        if not path.stat().st_size:
+            return f"{size} kB: no room for the first batch"
         found = load(path)
         require(not found.complete, "it says that it is whole")
     finally:

@@ -90,8 +90,8 @@ def bad_disk(bench: Bench) -> str:
         _, err = process.communicate(timeout=60)
     require(process.returncode == 1 and os.strerror(code) in err, err)
     require("Traceback" not in err and "hint: " in err, err)
-    if not path.exists():
-        return f"{errno.errorcode[code]} at once, no file left"
+    if not path.exists() or not path.stat().st_size:
+        return f"{errno.errorcode[code]} before the first batch was whole"
     found = load(path)
     require(not found.complete, "it says that it is whole")
     return f"{errno.errorcode[code]} after {size:,}: {len(found.trace.attempts):,} attempts read"

@@ -129,7 +129,10 @@ def _hint(error: OSError, path: str) -> str:
     if error.errno in (errno.EACCES, errno.EPERM) and (user := invoking_ids()):
         name = _user_name(user[0])
         return f"under sudo files are written as {name}: choose a folder where {name} may write"
+    if error.errno == errno.ENOENT and os.path.isdir(folder):
+        return f"no file can be made in {folder}: choose another folder"
     return {
+        errno.EIO: "what was written before is whole; the disk failed, and dmesg says how",
         errno.ENOSPC: "what was written before is whole; free some space",
         errno.EDQUOT: "what was written before is whole; raise the quota",
         errno.ENOENT: f"there is no folder {folder}: make it first",
