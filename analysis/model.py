@@ -371,6 +371,10 @@ class Hypothesis:
     why: str
 
 
+SEVERITIES = ("critical", "warning", "info")
+"""Of findings, the worst first."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One diagnosed fact. confidence < 0.5 is not shown, 0.5-0.8 "likely", above "firm"."""
@@ -390,6 +394,10 @@ class Finding:
     blockers: tuple[Party, ...] = ()
     suspects: tuple[Suspect, ...] = ()
     advice: tuple[str, ...] = ()
+
+    def gravity(self) -> tuple[int, float]:
+        """Return by what findings are sorted: the most severe and then the surest first."""
+        return SEVERITIES.index(self.severity), -self.confidence
 
     def pids(self) -> list[int]:
         """Return the processes that it is about, [] where it names none."""

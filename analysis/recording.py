@@ -5,7 +5,7 @@ Needs no root, no bcc and no Linux. The file is read batch by batch through the 
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,12 +140,18 @@ def ahead(items: Iterable[_T]) -> Iterator[_T]:
             yield item
 
 
-def in_chunks(batches: Iterable[Batch], rows: int = AT_ONCE) -> Iterator[list[Batch]]:
-    """Yield the batches in lists of at least `rows` events, the last one with what is left."""
+def in_chunks(
+    batches: Iterable[Batch], rows: int = AT_ONCE, ends: Callable[[Batch], bool] | None = None
+) -> Iterator[list[Batch]]:
+    """Yield the batches in lists of at least `rows` events, the last one with what is left.
+
+    A list has fewer where it `ends` with a batch.
+    """
     chunk: list[Batch] = []
     for batch in batches:
         chunk.append(batch)
-        if sum(len(each.events) for each in chunk) >= rows:
+        full = sum(len(each.events) for each in chunk) >= rows
+        if full or (ends and ends(batch)):
             yield chunk
             chunk = []
     if chunk:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from porttrace.analysis import concurrency
 from porttrace.analysis.concurrency import Ints
+from porttrace.analysis.grouped import Mask
 from porttrace.analysis.holds import spans
 from porttrace.analysis.model import Origin, Outcome, Table, Trace
 from porttrace.analysis.pairs import by_key, sorted_pairs
@@ -48,9 +49,10 @@ def _older(trace: Trace) -> tuple[str, ...]:
     return (f"{many} older than this trace; how long they had waited before is not known.",)
 
 
-def by_outcome(attempts: Table) -> dict[str, int]:
-    """Return how many attempts ended how, most frequent first; outcomes that occur."""
-    codes, counts = np.unique(attempts["outcome"], return_counts=True)
+def by_outcome(attempts: Table, which: Mask | None = None) -> dict[str, int]:
+    """Return how many attempts, or of `which`, ended how, most frequent first; those that occur."""
+    outcome = attempts["outcome"] if which is None else attempts["outcome"][which]
+    codes, counts = np.unique(outcome, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return {Outcome(int(codes[i])).name: int(counts[i]) for i in order}
 

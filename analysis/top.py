@@ -9,6 +9,7 @@ import numpy as np
 
 from porttrace.analysis.holds import HELD_NS, HOLDS, spans
 from porttrace.analysis.model import (
+    SEVERITIES,
     Answer,
     Attempts,
     Finding,
@@ -21,7 +22,6 @@ from porttrace.analysis.rows import joined, select
 
 SENT = "sent"
 """Where an attempt in SYN_SENT stands of which the wire has not told anything (yet)."""
-_WORST_FIRST = ("critical", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _by_process(findings: Sequence[Finding]) -> dict[int, list[Finding]]:
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings with the worst first, of these the surest."""
-    return sorted(findings, key=lambda f: (_WORST_FIRST.index(f.severity), -f.confidence))
+    return sorted(findings, key=Finding.gravity)
 
 
 def _named(known: Process | None, pid: int, thread: str) -> Process:
@@ -193,7 +193,7 @@ def _severity(row: ProcessNow) -> tuple[float, float]:
     if not row.findings:
         return 0, 0
     worst = row.findings[0]
-    return len(_WORST_FIRST) - _WORST_FIRST.index(worst.severity), worst.confidence
+    return len(SEVERITIES) - SEVERITIES.index(worst.severity), worst.confidence
 
 
 # What each key sorts by; those of numbers have the largest first.

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from porttrace.analysis import summary
-from porttrace.analysis.concurrency import Ints
-from porttrace.analysis.findings import SEVERITIES, diagnose, same
+from porttrace.analysis.findings import diagnose, same
 from porttrace.analysis.grouped import Mask
 from porttrace.analysis.growing import Growing
-from porttrace.analysis.holds import HELD_NS, HOLDS, waits
-from porttrace.analysis.model import Finding, Outcome, Trace
-from porttrace.analysis.recording import AT_ONCE, ahead
+from porttrace.analysis.holds import HELD_NS, held
+from porttrace.analysis.model import Finding, Trace
+from porttrace.analysis.recording import AT_ONCE, ahead, in_chunks
 from porttrace.tracer.beside import TraceHeader
 from porttrace.tracer.tracefile import Batch, TraceReader
 
@@ -89,19 +88,27 @@ def summed(path: str | Path, length_ns: int = 0, most: int = MOST_ATTEMPTS) -> W
             _add(whole.found, window.findings, number)
             losses |= set(window.trace.losses)
             whole.notes = window.trace.notes
-        whole.found.sort(key=lambda each: _rank(each.finding))
+        whole.found.sort(key=lambda each: each.finding.gravity())
         whole.lost = sum(loss.count for loss in losses)
         whole.why_incomplete = "" if reader.complete else reader.why_incomplete
     return whole
 
 
 def _windows(reader: TraceReader, length_ns: int, most: int) -> Iterator[Window]:
-    growing = Growing(reader.header)
-    until_ns = reader.header.start_ns + length_ns
+    growing, until_ns = Growing(reader.header), reader.header.start_ns + length_ns
+
+    def ends(batch: Batch) -> bool:
+        beside = batch.beside
+        return bool(length_ns) and beside.watermark_ns >= until_ns and not beside.end
+
     batches = ahead(reader) if Path(reader.path).is_file() else iter(reader)
-    for chunk, cut in _chunks(batches, until_ns, length_ns):
+    for chunk in in_chunks(batches, AT_ONCE, ends):
         growing.add(chunk)
-        if cut or growing.finished >= most:
+        over = ends(chunk[-1])
+        if over:
+            passed = (chunk[-1].beside.watermark_ns - until_ns) // length_ns + 1
+            until_ns += passed * length_ns
+        if over or growing.finished >= most:
             trace, next_id = growing.cut()
             numbers = trace.columns["attempt_id"]
             yield Window(trace, (numbers > 0) & (numbers < next_id), diagnose(trace))
@@ -110,34 +117,14 @@ def _windows(reader: TraceReader, length_ns: int, most: int) -> Iterator[Window]
         yield Window(last, np.ones(len(last.columns), np.bool_), diagnose(last))
 
 
-def _chunks(
-    batches: Iterable[Batch], until_ns: int, length_ns: int
-) -> Iterator[tuple[list[Batch], bool]]:
-    # As many batches as are joined at once, or fewer where a window ends: then with True.
-    chunk: list[Batch] = []
-    for batch in batches:
-        chunk.append(batch)
-        over = bool(length_ns) and batch.beside.watermark_ns >= until_ns and not batch.beside.end
-        if over:
-            passed = (batch.beside.watermark_ns - until_ns) // length_ns + 1
-            until_ns += passed * length_ns
-        if over or sum(len(each.events) for each in chunk) >= AT_ONCE:
-            yield chunk, over
-            chunk = []
-    if chunk:
-        yield chunk, False
-
-
 def _line(window: Window) -> Line:
     trace, rows = window.trace, window.trace.columns
-    here = waits(rows, trace.end_ns)
-    held_ns: Ints = np.sum([here[place] for place in HOLDS], axis=0, dtype=np.int64)
-    codes, counts = np.unique(rows["outcome"][window.counts], return_counts=True)
+    held_ns, _ = held(rows, trace.end_ns)
     return Line(
         (trace.start_ns + trace.wall_offset_ns) / 1e9 if trace.wall_offset_ns else 0.0,
         summary.duration_s(trace),
         int(window.counts.sum()),
-        {Outcome(code).name: n for code, n in zip(codes.tolist(), counts.tolist(), strict=True)},
+        summary.by_outcome(rows, window.counts),
         int((held_ns[window.counts] >= HELD_NS).sum()),
         int(held_ns.max(initial=0)),
         trace.events,
@@ -152,10 +139,6 @@ def _add(found: list[Repeated], findings: Iterable[Finding], number: int) -> Non
         if repeated is None:
             repeated = Repeated(finding)
             found.append(repeated)
-        elif _rank(finding) < _rank(repeated.finding):
+        elif finding.gravity() < repeated.finding.gravity():
             repeated.finding = finding
         repeated.windows.append(number)
-
-
-def _rank(finding: Finding) -> tuple[int, float]:
-    return SEVERITIES.index(finding.severity), -finding.confidence

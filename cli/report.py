@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from porttrace.analysis.findings import SEVERITIES
+from porttrace.analysis.model import SEVERITIES
 from porttrace.analysis.recording import Recording, load
 from porttrace.analysis.render import report as plain
 from porttrace.analysis.render import text

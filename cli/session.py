@@ -155,14 +155,18 @@ class Session:
         """
         kept = latest(self._rows, since_ns, most)
         self._rows, self._kept = [kept], len(kept)
+        self._forget_facts(since_ns)
+        if len(self.processes) > MANY_PROCESSES:
+            self._forget_processes({*kept["pid"].tolist(), *self.waiting()["pid"].tolist()})
+
+    # Of what is told beside the attempts, all that was over before.
+    def _forget_facts(self, since_ns: int) -> None:
         self._binds = [rows[rows["time_ns"] >= since_ns] for rows in self._binds]
         self._binds = [rows for rows in self._binds if len(rows)]
         self._binds_kept = sum(map(len, self._binds))
         self.looked = {key: each for key, each in self.looked.items() if key[0] >= since_ns}
         self._losses = tuple(loss for loss in self._losses if loss.last_ns >= since_ns)
-        self._exits = {pid: time for pid, time in self._exits.items() if time >= since_ns}
-        if len(self.processes) > MANY_PROCESSES:
-            self._forget_processes({*kept["pid"].tolist(), *self.waiting()["pid"].tolist()})
+        self._exits = {pid: at_ns for pid, at_ns in self._exits.items() if at_ns >= since_ns}
 
     def _forget_processes(self, needed: set[int]) -> None:
         needed |= {pid for pid in self.processes.keys() - needed if processes.exists(pid)}
@@ -204,18 +208,12 @@ class Session:
         since = self._since_ns = max(before_ns, self._dropped_ns, self._since_ns)
         while self._rows and int(self._rows[0]["end_ns"].max()) < since:
             self._kept -= len(self._rows.pop(0))
-        binds = joined_binds(self._binds)
-        self._binds = [binds[binds["time_ns"] >= since]]
-        self._binds_kept = len(self._binds[0])
-        self.looked = {key: each for key, each in self.looked.items() if key[0] >= since}
-        self._losses = tuple(loss for loss in self._losses if loss.last_ns >= since)
-        self._exits = {pid: at_ns for pid, at_ns in self._exits.items() if at_ns >= since}
+        self._forget_facts(since)
         self._samples = samples_since(self._samples, since)
         if self._accepted_since_ns < since:
             self._accepted, self._accepted_since_ns = {}, time.monotonic_ns()
-        pids = [rows["pid"] for rows in self._rows]
+        pids = [rows["pid"] for rows in (*self._rows, *self._binds)]
         told = set(np.unique(np.concatenate([no_attempts()["pid"], *pids])).tolist())
-        told |= set(np.unique(self._binds[0]["pid"]).tolist())
         self.processes = {
             pid: each
             for pid, each in self.processes.items()

@@ -121,10 +121,15 @@ def _map(module: Any, lib: Any, name: str, fd: int) -> Map:
 def _code(instructions: bytes, fds: dict[int, str]) -> Code:
     code, maps = bytearray(instructions), {}
     for number in _of_maps(code):
-        value = slice(number * _INSTRUCTION + 4, (number + 1) * _INSTRUCTION)
+        value = _operand(number)
         maps[number] = fds[int.from_bytes(code[value], "little")]
         code[value] = bytes(4)
     return Code(bytes(code), maps)
+
+
+# Where an instruction has its immediate operand.
+def _operand(number: int) -> slice:
+    return slice(number * _INSTRUCTION + 4, (number + 1) * _INSTRUCTION)
 
 
 def _of_maps(code: bytearray) -> Iterator[int]:
@@ -207,8 +212,7 @@ def _load(lib: Any, kept: Kept, name: str, kind: int, fds: dict[str, int]) -> in
         raise LookupError(f"Unknown program {name}")  # in bcc's words
     code = bytearray(kept.programs[name].instructions)
     for number, table in kept.programs[name].maps.items():
-        value = slice(number * _INSTRUCTION + 4, (number + 1) * _INSTRUCTION)
-        code[value] = fds[table].to_bytes(4, "little")
+        code[_operand(number)] = fds[table].to_bytes(4, "little")
     load = lib["bcc_prog_load"]
     load.argtypes = [
         ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p,

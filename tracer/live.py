@@ -4,7 +4,6 @@ Composes the probe with ordering, seeds, process details and losses. Everything
 that user space adds to the stream is a record of the same kind as the kernel's.
 """
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -12,7 +11,6 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -35,9 +33,8 @@ from porttrace.tracer.probe import Counters, Probe
 from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
 from porttrace.tracer.sampler import Sampler
-from porttrace.tracer.seeds import in_syn_sent, seed
+from porttrace.tracer.seeds import add_waiting, in_syn_sent, seed
 from porttrace.tracer.sysctls import sysctl
-from porttrace.tracer.waiting import Waiting, at_gate, stands
 from porttrace.tracer.wire import Wire, drop_reasons
 
 _NO_SYMBOLS = (
@@ -111,7 +108,7 @@ class LiveTrace:
             self._wire = Wire(self.probe.wire_fd) if self.probe.wire_fd >= 0 else None
             self._watch(*(self.options.pids or {os.getpid()}))
             self.start_ns = time.monotonic_ns()
-            self._add_waiting()
+            add_waiting(self.probe, self.options, self.start_ns)
             seeds = seed(self.probe, self.options, before, self.start_ns)
             self._made = np.concatenate([seeds, self._made])
             bell = self.probe.bell()
@@ -167,32 +164,6 @@ class LiveTrace:
         for number in self.options.netns:
             for pid in namespaces.pids_in_netns(number) - self.options.pids:
                 self.probe.add_target(pid)
-
-    # Who stood at the gate before the scheduler was watched. One that went on while it was
-    # added would be told as held at its next call: what stands there no more is taken back.
-    def _add_waiting(self) -> None:
-        if not self.options.targeted:
-            return
-        for each in at_gate(self._targets()):
-            if self._wants(each):
-                self.probe.add_waiting(each, self.start_ns)
-                if not stands(each):
-                    self.probe.drop_waiting(each.tid)
-
-    def _targets(self) -> list[int]:
-        if self.options.pids:
-            return [key.value for key, _ in self.probe.entries("targets")]
-        inside = [pid for path in self.options.cgroups for pid in cgroups.pids_below(path)]
-        return inside if self.options.cgroups else sorted(processes.all_pids())
-
-    def _wants(self, each: Waiting) -> bool:
-        options = self.options
-        comm = _first_line(Path(f"/proc/{each.pid}/task/{each.tid}/comm"))
-        return (
-            options.wants_peer(each.daddr, each.dport)
-            and (not options.comms or comm in options.comms)
-            and (not options.uids or processes.read_process(each.pid).uid in options.uids)
-        )
 
     # -- rounds --------------------------------------------------------------
 
@@ -374,7 +345,7 @@ class LiveTrace:
         self, tid: int, entry: ctypes.Structure, place: str, since_ns: int, stack: int
     ) -> Held:
         pid = getattr(entry, "pid", 0) or processes.thread_group(tid)
-        comm = _first_line(Path(f"/proc/{pid}/task/{tid}/comm"))
+        comm = processes.thread_comm(pid, tid)
         frames = self.probe.stack(stack)
         return Held(pid, tid, place, since_ns, comm, bytes(entry.daddr), entry.dport, frames, stack)
 
@@ -473,12 +444,6 @@ def notes(options: TraceOptions, missing: Sequence[str], counters: Counters) -> 
             f"{options.max_attempts} can be followed."
         )
     return tuple(found)
-
-
-def _first_line(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_text(errors="surrogateescape").split("\n")[0]
-    return ""
 
 
 def _pids(events: Events, *types: int) -> list[int]:

@@ -134,6 +134,14 @@ def thread_group(tid: int) -> int:
     return _number(_status(_PROC / str(tid)).get("Tgid", ""))
 
 
+def thread_comm(pid: int, tid: int) -> str:
+    """Return the first line of a thread's name, "" when there is no such thread."""
+    with contextlib.suppress(OSError):
+        text = (_PROC / str(pid) / "task" / str(tid) / "comm").read_text(errors="surrogateescape")
+        return text.split("\n")[0]
+    return ""
+
+
 def preloaded(base: Path) -> tuple[str, ...]:
     """Return the libraries that the environment or ld.so.preload put before all others
     and that define connect(), as they are mapped in the process under `base`."""

@@ -1,11 +1,12 @@
-"""Seeds: attempts that were in SYN_SENT already when tracing began.
+"""Seeds: attempts that were in SYN_SENT, or at the gate, already when tracing began.
 
-The kernel program never saw them start. sock_diag names them, and the program is told
-their addresses, so that it reports how they end.
+The kernel program never saw them start. sock_diag names those in SYN_SENT, and the program is told
+their addresses, so that it reports how they end; /proc names the threads at the gate.
 """
 
 import contextlib
 import os
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType
 from porttrace.tracer.options import TraceOptions
 from porttrace.tracer.probe import Probe
+from porttrace.tracer.waiting import Waiting, at_gate, stands
 
 Connecting = dict[int, sockets.Connecting]
 """Sockets in SYN_SENT by their cookie."""
@@ -54,6 +56,36 @@ def seed(probe: Probe, options: TraceOptions, before: Connecting, start_ns: int)
         event["sport"], event["dport"] = each.sport, each.dport
         event["fd"] = event["gate_stack"] = event["connect_stack"] = -1
     return events
+
+
+def add_waiting(probe: Probe, options: TraceOptions, since_ns: int) -> None:
+    """Tell the program of the threads that stood at the gate before it watched the scheduler.
+
+    One that went on while it was added would be told as held at its next call: what stands there
+    no more is taken back.
+    """
+    if not options.targeted:
+        return
+    for each in at_gate(_where_gates_are(probe, options)):
+        if _wants_thread(options, each):
+            probe.add_waiting(each, since_ns)
+            if not stands(each):
+                probe.drop_waiting(each.tid)
+
+
+def _where_gates_are(probe: Probe, options: TraceOptions) -> Iterable[int]:
+    if options.pids:  # and, by now, children of theirs
+        return [key.value for key, _ in probe.entries("targets")]
+    targets = _targets(options)
+    return sorted(processes.all_pids()) if targets is None else targets
+
+
+def _wants_thread(options: TraceOptions, each: Waiting) -> bool:
+    return (
+        options.wants_peer(each.daddr, each.dport)
+        and (not options.comms or processes.thread_comm(each.pid, each.tid) in options.comms)
+        and (not options.uids or processes.read_process(each.pid).uid in options.uids)
+    )
 
 
 def _targets(options: TraceOptions) -> frozenset[int] | None:

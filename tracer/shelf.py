@@ -59,11 +59,6 @@ class Shelf:
                 _write(folder, _name(made_of), hashlib.sha256(data).digest() + data)
                 _thin_out(folder)
 
-    def drop(self, made_of: object) -> None:
-        """Forget what was put for this."""
-        with contextlib.suppress(OSError), self._opened() as folder:
-            os.unlink(_name(made_of), dir_fd=folder)
-
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
         folder = os.open(self.folder, _FOLDER)

@@ -43,8 +43,6 @@ RULES: tuple[Rule, ...] = (
 )
 """In the order they run: later rules may build on what earlier ones found."""
 
-SEVERITIES = ("critical", "warning", "info")
-"""The worst first."""
 MIN_CONFIDENCE = 0.5
 
 
@@ -57,7 +55,7 @@ def diagnose(trace: Trace) -> tuple[Finding, ...]:
     for rule in RULES:
         found.extend(rule(trace, tuple(found)))
     shown = [finding for finding in found if finding.confidence >= MIN_CONFIDENCE]
-    return tuple(sorted(shown, key=lambda f: (SEVERITIES.index(f.severity), -f.confidence)))
+    return tuple(sorted(shown, key=Finding.gravity))
 
 
 def same(finding: Finding) -> tuple[str, ...]:

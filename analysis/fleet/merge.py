@@ -12,12 +12,12 @@ from porttrace.analysis.fleet import sketch
 from porttrace.analysis.fleet.model import About, Found, Skipped, Slice, Throttle
 from porttrace.analysis.fleet.sketch import Sketch
 from porttrace.analysis.fleet.tally import Tally, Totals
+from porttrace.analysis.model import SEVERITIES
 
 TALLIES = ("places", "destinations", "programs", "images")
 """What time is counted by."""
 NAMELESS = "(no name)"
 _KEPT = 10  # findings of one host
-_SEVERITIES = ("critical", "warning", "info")
 
 
 @dataclass
@@ -118,9 +118,9 @@ class Fleet:
         for member in self.members.values():
             findings.update(member.by_rule)
             hosts.update(member.by_rule.keys())
-        ordered = sorted(findings, key=lambda key: (_SEVERITIES.index(key[1]), -hosts[key], key))
+        ordered = sorted(findings, key=lambda key: (SEVERITIES.index(key[1]), -hosts[key], key))
         return {key: (findings[key], hosts[key]) for key in ordered}
 
 
 def _gravity(found: Found) -> tuple[int, float, str]:
-    return _SEVERITIES.index(found.severity), -found.confidence, found.summary
+    return SEVERITIES.index(found.severity), -found.confidence, found.summary

@@ -20,6 +20,7 @@ from porttrace.analysis.metrics.shortage import Spaces, queue_shares
 from porttrace.analysis.metrics.top import TopNames
 from porttrace.analysis.metrics.worst import Worst
 from porttrace.analysis.model import (
+    SEVERITIES,
     Attempts,
     BindCall,
     Binds,
@@ -36,7 +37,6 @@ MOST_NAMES = 20
 """So many names of threads have series of their own, and so many ports of listeners."""
 
 OUTCOMES = tuple(each for each in Outcome if each != Outcome.pending)
-SEVERITIES = ("critical", "warning", "info")
 ERRNOS = {number: errno.errorcode[number] for number in (
     errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL, errno.EINVAL, errno.EPERM,
 )}  # fmt: skip

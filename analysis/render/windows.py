@@ -1,6 +1,7 @@
 """A recording in windows, as text and as JSON."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,8 +110,7 @@ def _seen(whole: Windows, each: Repeated) -> str:
 
 
 def _by_outcome(whole: Windows) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for line in whole.lines:
-        for name, count in line.by_outcome.items():
-            total[name] = total.get(name, 0) + count
-    return dict(sorted(total.items(), key=lambda item: -item[1]))
+        total.update(line.by_outcome)
+    return dict(total.most_common())

@@ -29,13 +29,6 @@ def test_what_is_put_is_found_by_what_it_was_made_of(shelf: Shelf) -> None:
 
 def test_nothing_is_found_where_nothing_is(shelf: Shelf) -> None:
     assert shelf.find("x") is None
-    shelf.drop("x")
-
-
-def test_what_was_dropped_is_gone(shelf: Shelf) -> None:
-    shelf.put("x", b"1")
-    shelf.drop("x")
-    assert shelf.find("x") is None
 
 
 def test_every_byte_counts(shelf: Shelf) -> None:
