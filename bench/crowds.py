@@ -3,16 +3,13 @@
 Each returns a figure for its line, and raises FaultError; bench/faults.py runs them.
 """
 
-import contextlib
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 
 from trialkit import (
     Bench,
     all_attempts,
-    attached,
+    at_once,
     begun,
     entering,
     group,
@@ -60,16 +57,7 @@ def fork_bomb(bench: Bench, depth: int = 10) -> str:
 def ten_at_once(bench: Bench, tracers: int = 10) -> str:
     """Ten recordings of one storm: each has all of it."""
     connects, paths = 20_000, [bench.path() for _ in range(tracers)]
-    with contextlib.ExitStack() as ends:
-        words = ("record", "-P", "9", "--comm", "storm", "-o")
-        each = [ends.enter_context(begun(*words, str(path))) for path in paths]
-        for process in each:
-            attached(process)
-        subprocess.run(bench.storm(connects), check=True)
-        for process in each:
-            process.send_signal(signal.SIGINT)
-        for process in each:
-            over(process)
+    at_once(bench, paths, connects)
     lost = 0
     for path in paths:
         told = all_attempts(path, connects)

@@ -26,6 +26,7 @@ from trialkit import (
     Bench,
     FaultError,
     NotTriedError,
+    at_once,
     attached,
     await_storm,
     begun,
@@ -309,16 +310,7 @@ def _move(pid: int, cpu: int) -> None:
 def two_at_once(bench: Bench) -> str:
     """Two recordings of one storm: each counts all of it."""
     connects, paths = 100_000, (bench.path(), bench.path())
-    with contextlib.ExitStack() as ends:
-        words = ("record", "-P", "9", "--comm", "storm", "-o")
-        both = [ends.enter_context(begun(*words, str(path))) for path in paths]
-        for process in both:
-            attached(process)
-        subprocess.run(bench.storm(connects), check=True)
-        for process in both:
-            process.send_signal(signal.SIGINT)
-        for process in both:
-            over(process)
+    at_once(bench, paths, connects)
     seen = []
     for path in paths:
         found = load(path)

@@ -98,6 +98,20 @@ def begun(
         process.communicate()
 
 
+def at_once(bench: Bench, paths: Sequence[Path], connects: int) -> None:
+    """Record one storm into each of the paths, all at the same time."""
+    with contextlib.ExitStack() as ends:
+        words = ("record", "-P", "9", "--comm", "storm", "-o")
+        each = [ends.enter_context(begun(*words, str(path))) for path in paths]
+        for process in each:
+            attached(process)
+        subprocess.run(bench.storm(connects), check=True)
+        for process in each:
+            process.send_signal(signal.SIGINT)
+        for process in each:
+            over(process)
+
+
 def attached(process: "subprocess.Popen[str]") -> None:
     """Wait until porttrace says that it traces."""
     assert process.stderr
