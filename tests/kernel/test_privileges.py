@@ -37,6 +37,14 @@ sys.stdin.read()
 """
 ONE_CONNECT = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
 
+CONNECTS = """
+import socket, time
+for _ in range(200):
+    with socket.socket() as one:
+        one.connect_ex(("127.0.0.1", 9))
+    time.sleep(0.1)
+"""
+
 
 def statuses(pid: int) -> list[dict[str, str]]:
     """Return what the kernel says of each thread of a process."""
@@ -128,9 +136,13 @@ def test_parts_go_on_in_a_folder_that_is_another_users(tmp_path: Path) -> None:
     os.chown(folder, SOMEBODY, SOMEBODY)
     process = begin("record", "-o", str(folder / "a.ptrace"), "--rotate", "1s", "--keep", "2",
                     "-P", "9")  # fmt: skip
+    # A part begins with what is to be written into it: a host that does nothing begins none.
+    load = subprocess.Popen([sys.executable, "-c", CONNECTS])
     try:
         wait_until(lambda: (folder / "a-0003.ptrace").exists(), 20)
     finally:
+        load.kill()
+        load.wait()
         ended(process)
     assert not (folder / "a-0001.ptrace").exists()
 
