@@ -64,6 +64,11 @@ class Outcome(IntEnum):
     unknown = 10
 
 
+_OTHERS = (Outcome.pending, Outcome.established, Outcome.unknown)
+FAILED = tuple(outcome for outcome in Outcome if outcome not in _OTHERS)
+"""Over without a connection: what its program gave up is among them, what is unknown is not."""
+
+
 class Origin(IntEnum):
     """How an attempt came to be: connect(2), or a way around it."""
 

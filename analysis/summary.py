@@ -12,7 +12,7 @@ import pandas as pd
 from porttrace.analysis import concurrency
 from porttrace.analysis.concurrency import Ints
 from porttrace.analysis.grouped import Mask
-from porttrace.analysis.holds import spans
+from porttrace.analysis.holds import HOLDS, spans
 from porttrace.analysis.model import Origin, Outcome, Table, Trace
 from porttrace.analysis.pairs import by_key, sorted_pairs
 
@@ -61,14 +61,15 @@ def process_table(trace: Trace) -> pd.DataFrame:
     """Return one row per process, most attempts first.
 
     Columns: pid, comm, attempts, one count per outcome that occurs anywhere,
-    max_in_flight, max_demand, worst_wait_ns (longest hold before the SYN),
+    max_in_flight, max_demand, worst_wait_ns (longest hold on this host),
     p50_ns, p95_ns, p99_ns (SYN to answer of established attempts; NaN without one).
     """
     rows = trace.columns
     flight = concurrency.highest_in_flight(rows, "process", trace.end_ns)
     demand = concurrency.highest_demand(rows, "process", trace.end_ns)
-    gate, connect = (spans(rows, place, trace.end_ns) for place in ("gate", "connect"))
-    before_syn = gate.lengths() + connect.lengths()
+    # Behind SYN_SENT only the wire tells what is a hold.
+    places = HOLDS if rows["watched"].any() else ("gate", "connect")
+    held_ns = np.sum([spans(rows, place, trace.end_ns).lengths() for place in places], axis=0)
     order = by_key(rows["pid"])
     pids = rows["pid"][order]
     first = np.flatnonzero(np.concatenate([[True], pids[1:] != pids[:-1]])[: len(pids)])
@@ -88,7 +89,7 @@ def process_table(trace: Trace) -> pd.DataFrame:
         **counts,
         "max_in_flight": [flight.get(pid, 0) for pid in distinct],
         "max_demand": [demand.get(pid, 0) for pid in distinct],
-        "worst_wait_ns": np.maximum(np.maximum.reduceat(before_syn[order], first), 0),
+        "worst_wait_ns": np.maximum(np.maximum.reduceat(held_ns[order], first), 0),
         **_latencies(rows, pids[first]),
     }
     frame = pd.DataFrame(columns)

@@ -9,11 +9,11 @@ import numpy as np
 
 from porttrace.analysis.holds import HELD_NS, HOLDS, spans
 from porttrace.analysis.model import (
+    FAILED,
     SEVERITIES,
     Answer,
     Attempts,
     Finding,
-    Outcome,
     Process,
     no_attempts,
     start_ns,
@@ -35,7 +35,7 @@ class ProcessNow:
     worst_ns: int  # how long the one that waits longest has waited, 0 where none waits
     worst_at: str  # where that one stands: gate, connect, egress, network, ingress, sent, or ""
     connects_per_s: float  # attempts that were over, whatever their outcome
-    failures_per_s: float  # ... and not established
+    failures_per_s: float  # of these, those in `FAILED`
     findings: tuple[Finding, ...] = ()  # about it or its attempts, the worst first
 
 
@@ -61,7 +61,7 @@ class Tally:
         """Count finished attempts."""
         if not len(rows):
             return
-        failed = rows["outcome"] != Outcome.established
+        failed = np.isin(rows["outcome"], FAILED)
         pids, first, where = np.unique(rows["pid"], return_index=True, return_inverse=True)
         bad = np.bincount(where[failed], minlength=len(pids)).tolist()
         number = np.bincount(where).tolist()

@@ -4,6 +4,7 @@ The only module that imports prometheus_client. Whatever asks, and however slowl
 of requests is answered at once, and none may take long.
 """
 
+import errno
 import os
 import socket
 import socketserver
@@ -170,6 +171,8 @@ class Endpoint:
 def _hint(error: OSError, port: int) -> str:
     if isinstance(error, PermissionError):
         return "ports below 1024 take CAP_NET_BIND_SERVICE: choose another one with --listen"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "this host does not have that address: 'ip address' lists those that it has"
     return f"'porttrace port {port}' says who has it; --listen ADDR:PORT chooses another one"
 
 

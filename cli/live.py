@@ -65,7 +65,7 @@ def live(
     if force and not output:
         raise click.UsageError("--force needs -o: it is about the file of the recording.")
     features.require()
-    check_targets(chosen["pids"])
+    check_targets(chosen["pids"], chosen["comms"])
     with ExitStack() as ends:
         parts = ends.enter_context(output_file(output, force)) if output else None
         child = ends.enter_context(started(command, as_json))

@@ -37,6 +37,18 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return float(match[1]) * _UNITS[match[2]]
 
 
+class Pid(click.ParamType):  # type: ignore[type-arg]
+    """A process's number, as ps shows it. An int."""
+
+    name = "pid"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        text = str(value)
+        if not (text.isdecimal() and len(text) < 10 and int(text) > 0):
+            self.fail(f"{value!r} is no process's number; pgrep NAME shows them", param, ctx)
+        return int(text)
+
+
 class Ports(click.ParamType):  # type: ignore[type-arg]
     """Ports with commas: 80,443. A frozenset of ints."""
 
@@ -67,7 +79,9 @@ class Address(click.ParamType[str]):
         ip = _ip(host.removeprefix("[").removesuffix("]"))
         if ip is None or not colon:
             wanted = "192.0.2.2:389" if self.with_port else "192.0.2.2 or 192.0.2.2:389"
-            self.fail(f"{value!r} is no address: write {wanted}, as reports do", param, ctx)
+            named = re.fullmatch(r"[\w.-]*[A-Za-z][\w.-]*(:\d+)?", text)
+            why = "; names are not looked up" if named else ""
+            self.fail(f"{value!r} is no address{why}: write {wanted}", param, ctx)
         if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
             self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
         return endpoint(str(ip), int(port))
@@ -152,7 +166,7 @@ binds_option = click.option(
 """Of which calls of bind(2) to tell: a keyword argument `binds`, None for the default."""
 
 _FILTERS = (
-    click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
+    click.option("-p", "--pid", "pids", multiple=True, type=Pid(), metavar="PID",
                  help="This process; may be given several times."),
     click.option("--children/--no-children", default=None,
                  help="Follow children too; default for -- COMMAND."),

@@ -14,6 +14,7 @@ import click
 
 from porttrace.analysis.render.escape import printable
 from porttrace.analysis.render.wrap import wrapped
+from porttrace.cli.options import Pid
 from porttrace.cli.running import check_targets
 from porttrace.tracer import features, namespaces, processes
 from porttrace.tracer.errors import NotPermittedError
@@ -50,7 +51,7 @@ class Numeric(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command(name="probe")
-@click.option("-p", "--pid", required=True, type=click.IntRange(1),
+@click.option("-p", "--pid", required=True, type=Pid(), metavar="PID",
               help="From the network, user and control group of this process.")  # fmt: skip
 @click.option("--dead", type=Numeric(),
               help="An address that never answers: attempts to it stay open.")  # fmt: skip

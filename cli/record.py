@@ -92,7 +92,7 @@ def record(
     if rotate and output == "-":
         raise click.UsageError("--rotate needs files: name one with -o FILE instead of -.")
     features.require()
-    check_targets(chosen["pids"])
+    check_targets(chosen["pids"], chosen["comms"])
     rotation = Rotation(rotate.size, rotate.seconds, keep or 0) if rotate else None
     parts = Parts(output, force, rotation)
     with parts, started(command, output_to_stderr=output == "-") as child:

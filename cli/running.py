@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from porttrace.analysis.render.escape import printable
 from porttrace.cli.child import Child
+from porttrace.cli.hearing import note
 from porttrace.tracer import processes
 from porttrace.tracer.errors import TargetError
 from porttrace.tracer.options import TraceOptions
@@ -16,6 +17,7 @@ from porttrace.tracer.runtimes import Names
 
 # Looking and diagnosing may take this share of the time, and no more.
 _SHARE = 0.05
+_NAMED = 3
 
 
 def started(
@@ -25,11 +27,22 @@ def started(
     return Child(command, output_to_stderr=output_to_stderr) if command else nullcontext()
 
 
-def check_targets(pids: Sequence[int]) -> None:
-    """Raise TargetError for the first that is no process."""
+def check_targets(pids: Sequence[int], comms: Sequence[str] = ()) -> None:
+    """Raise TargetError for the first that is no process.
+
+    Say of which processes of these names only some threads are meant: whoever gives a name may
+    mean the process.
+    """
     for pid in pids:
         if not processes.exists(pid):
             raise TargetError(f"there is no process {pid}", _whom_was_meant(pid))
+    for comm in comms:
+        for pid, others in processes.threads_of_other_names(comm).items():
+            listed = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
+            note(printable(
+                f"note: --comm names threads, and of {comm} (pid {pid}) others are called {listed}:"
+                f" --pid {pid} has all of them."
+            ))  # fmt: skip
 
 
 def _whom_was_meant(pid: int) -> str:

@@ -62,7 +62,7 @@ def serve(
     from porttrace.cli import exporter
 
     features.require()
-    check_targets(chosen["pids"])
+    check_targets(chosen["pids"], chosen["comms"])
     with ExitStack() as ends:
         where = listen or ("" if textfile else _LISTEN)
         door = ends.enter_context(exporter.Endpoint(*ends_of(where))) if where else None

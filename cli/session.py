@@ -148,6 +148,11 @@ class Session:
             ready[row] = (int(rows["time_ns"][row]), int(rows["tid"][row])) in self.looked
         return ready
 
+    @property
+    def kept(self) -> int:
+        """How many attempts that are over are kept."""
+        return self._kept
+
     def keep_only(self, since_ns: int, most: int) -> None:
         """Let go of all that was over before `since_ns`, and keep at most `most` attempts.
 

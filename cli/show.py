@@ -17,7 +17,7 @@ from porttrace.analysis.export.csv import csv
 from porttrace.analysis.model import Outcome
 from porttrace.analysis.recording import Recording, load
 from porttrace.analysis.show import Filter
-from porttrace.cli.options import RECORDING, Address, Duration, Ports
+from porttrace.cli.options import RECORDING, Address, Duration, Pid, Ports
 from porttrace.cli.writing import print_pieces, say_incomplete
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -50,7 +50,7 @@ def _filters(command: _F) -> _F:
 
 
 _FILTERS = (
-    click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
+    click.option("-p", "--pid", "pids", multiple=True, type=Pid(), metavar="PID",
                  help="Of this process; may be given several times."),
     click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
                  help="Of this container, machine or systemd service."),

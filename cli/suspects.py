@@ -8,6 +8,7 @@ import click
 
 from porttrace.analysis.render.escape import json_line
 from porttrace.analysis.render.suspects import census_text
+from porttrace.cli.options import Pid
 from porttrace.cli.running import check_targets
 from porttrace.tracer import cgroups, features, namespaces, processes
 from porttrace.tracer.census import Census, Found
@@ -20,7 +21,7 @@ _MOST = 20  # processes of containers
 
 
 @click.command(name="suspects")
-@click.option("-p", "--pid", "pids", multiple=True, type=click.IntRange(1),
+@click.option("-p", "--pid", "pids", multiple=True, type=Pid(), metavar="PID",
               help="This process; may be given several times.")  # fmt: skip
 @click.option("--container", "containers", multiple=True, metavar="ID_OR_NAME",
               help="The processes in this container, machine or systemd service.")  # fmt: skip

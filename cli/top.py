@@ -73,7 +73,7 @@ def top(
       sudo porttrace top --once --json --interval 5s | jq .processes
     """
     features.require()
-    check_targets(chosen["pids"])
+    check_targets(chosen["pids"], chosen["comms"])
     options = trace_options(**chosen)
     with ExitStack() as ends:
         stopped = ends.enter_context(stop_flag())

@@ -105,6 +105,8 @@ class Watch:
         live = self._live
         wire = ", wire probe" if live.watches else ""
         window = short(self._window_s * 1e9)
+        if self._session.kept >= MOST_ATTEMPTS:
+            window = f"{MOST_ATTEMPTS:,} attempts"
         whom = what_is_traced(live.options, None)
         about = f"{whom}; {live.probe.mode} mode{wire}; last {window}"
         if gates_seen(live.options, live.probe.missing):

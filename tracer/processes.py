@@ -101,6 +101,19 @@ def called_inside(number: int, proc: Path = _PROC) -> list[int]:
     return [pid for pid in all_pids(proc) if _innermost(_status(proc / str(pid))) == number]
 
 
+def threads_of_other_names(comm: str, proc: Path = _PROC) -> dict[int, list[str]]:
+    """Return by pid the names of threads that are not called as their process `comm` is."""
+    found = {}
+    for pid in all_pids(proc):
+        if _text(proc / str(pid) / "comm").rstrip("\n") != comm:
+            continue
+        names = [_text(path).rstrip("\n") for path in (proc / str(pid) / "task").glob("*/comm")]
+        others = sorted(set(names) - {comm, ""})
+        if others:
+            found[pid] = others
+    return found
+
+
 def netns(pid: int) -> int:
     """Return the number of a process's network namespace, 0 when it cannot be read."""
     return _inode(f"{_PROC}/{pid}/ns/net")

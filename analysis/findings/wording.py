@@ -38,7 +38,7 @@ def summary(
         return _not_released(case, victims, blockers)
     can = "can only have" if sure >= 0.8 else "can, it seems, only have"
     rule = f"{_who(case)} {can} {names.count(slots, 'TCP connect attempt')} open at a time."
-    return f"{rule} {_blocker(case, blockers)} {_meanwhile(case, victims)}"
+    return f"{rule} {_blocker(case, blockers)} {_others(case, victims, blockers)}"
 
 
 # Nobody has gone on yet: what was seen, and what it will mean if it ends as expected. No verdict.
@@ -83,13 +83,24 @@ def _ended(outcome: str, served: str) -> str:
     return f"ended after {served} ({outcome})"
 
 
-def _meanwhile(case: Case, victims: tuple[Party, ...]) -> str:
+def _others(case: Case, victims: tuple[Party, ...], blockers: tuple[Party, ...]) -> str:
     number = case.group.verdict.held
-    were = "other connect was" if number == 1 else "other connects were"
+    were = "connect was" if number == 1 else "connects were"
+    which = f"meanwhile {number} other" if _all_behind(case, blockers) else f"in all {number}"
     worst = victims[0]
     one = "it" if number == 1 else "the worst"
-    head = f"meanwhile {number} {were} {STOPPED[case.place]}: {one}, to {worst.destination},"
+    head = f"{which} {were} {STOPPED[case.place]}: {one}, to {worst.destination},"
     return f"{head} {_fate(case, worst)}."
+
+
+# Whether all that were held stood there while the first of the blockers was open.
+def _all_behind(case: Case, blockers: tuple[Party, ...]) -> bool:
+    if not blockers:
+        return False
+    hold, served = case.group.queue.hold, case.group.queue.service
+    row = int(np.flatnonzero(case.attempts()["attempt_id"] == blockers[0].attempt_id)[0])
+    beside = (hold.start < served.stop[row]) & (hold.stop > served.start[row])
+    return bool(beside[case.group.queue.held()].all())
 
 
 def _fate(case: Case, worst: Party) -> str:
@@ -184,7 +195,7 @@ def settle(case: Case, sure: float, scopes: tuple[ScopeResult, ...]) -> str:
         return "Trace on until the first held attempt goes on: right after another ends, or not?"
     if sure < 0.8:
         return (
-            "Three or more handoffs make it firm: while one attempt to a dead port waits, open"
-            " several to a healthy one, and repeat."
+            "It becomes firm when it happens again: while one attempt to a dead port waits, open"
+            " several to a healthy one, twice or more."
         )
     return counted.settle(case.group.scope, others) or counted.SETTLED

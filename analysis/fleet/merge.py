@@ -78,6 +78,7 @@ class Fleet:
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
         self.skipped: list[Skipped] = []
+        self._paths: dict[tuple[object, ...], list[str]] = {}  # by what no two recordings share
         self.held, self.answer, self.total = Sketch(), Sketch(), Sketch()
         self.outcomes: Counter[str] = Counter()
         self._totals = {name: Totals() for name in TALLIES}
@@ -87,6 +88,8 @@ class Fleet:
         if isinstance(part, Skipped):
             self.skipped.append(part)
             return
+        if self._has(part):
+            return
         name = part.about.host or NAMELESS
         member = self.members.setdefault(name, Member(name, len(self.members)))
         member.add(part)
@@ -95,6 +98,22 @@ class Fleet:
             setattr(self, name, sketch.merged(getattr(self, name), getattr(part, name)))
         for name, totals in self._totals.items():
             totals.add(getattr(part, name), member.number)
+
+    # A file that somebody has copied must not count twice. Without a time nothing tells.
+    def _has(self, part: Slice) -> bool:
+        about = part.about
+        if not about.start_s:
+            return False
+        same = (about.host, about.start_s, about.duration_s, about.events, part.attempts)
+        paths = self._paths.setdefault(same, [])
+        paths.append(about.path)
+        return len(paths) > 1
+
+    @property
+    def copies(self) -> list[tuple[str, str]]:
+        """Paths of recordings that count already, each with the first path of the same one."""
+        every = map(sorted, self._paths.values())
+        return sorted((copy, first) for first, *copies in every for copy in copies)
 
     def tally(self, name: str) -> Tally:
         """Return one of `TALLIES` as it is now."""

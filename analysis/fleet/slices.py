@@ -25,14 +25,10 @@ from porttrace.analysis.fleet.model import (
 from porttrace.analysis.fleet.sketch import sketch_of
 from porttrace.analysis.fleet.tally import Entry, Tally, tally
 from porttrace.analysis.holds import HELD_NS, HOLDS, ON_THE_WAY, waits
-from porttrace.analysis.model import Finding, Outcome, Process, Trace, start_ns
+from porttrace.analysis.model import FAILED, Finding, Outcome, Process, Trace, start_ns
 from porttrace.analysis.recording import Recording
 
 THROTTLES = ("serialized-connects", "limited-connects", "paced-connects")
-FAILED = tuple(
-    Outcome[name]
-    for name in ("refused", "timed_out", "unreachable", "denied", "no_port", "reset", "failed")
-)
 ON_THE_HOST = "on the host"
 """What stands for no container at all."""
 

@@ -22,7 +22,7 @@ class Entry:
     """What was counted under one name; times are ns, summed over attempts."""
 
     attempts: int = 0
-    failed: int = 0  # of these, those that were not established
+    failed: int = 0  # of these, those over without a connection
     held_ns: int = 0  # held on their hosts
     total_ns: int = 0  # from the first mark to the outcome
     over_ns: int = 0  # so much more total time it may have had while it was not listed

@@ -66,17 +66,28 @@ def counted(values: Mapping[str, Any]) -> list[str]:
         f"{_count(attempts['total'], 'attempt')}, {attempts['failed']:,} of them failed; "
         f"recorded {span(files['recorded_s']) or '0'} in all."
     ]
-    every = files["read"] + files["skipped"]
+    copies = files["copies"]
+    every = files["read"] + files["skipped"] + len(copies)
     if files["skipped"]:
-        lines.append(f"Left out: {files['skipped']:,} of {every:,} recordings cannot be read.")
+        of = f"{files['skipped']:,} of {_count(every, 'recording')}"
+        lines.append(f"Left out: {of} cannot be read.")
+    if copies:
+        one, number = copies[0], _count(len(copies), "copy", "copies")
+        more = ", and others" if len(copies) > 1 else ""
+        lines.append(
+            f"Left out: {number} of recordings that are counted already: {printable(one['path'])} "
+            f"is that of {printable(one['of'])}{more}."
+        )
     if files["lost_events"]:
         lines.append(f"Lost events: {files['lost_events']:,} of {files['events']:,}.")
     if files["incomplete"]:
-        lines.append(f"Not complete (cut off, or events lost): {files['incomplete']:,} recordings.")
+        number = _count(files["incomplete"], "recording")
+        lines.append(f"Not complete (cut off, or events lost): {number}.")
     if files["parquet"]:
+        number = _count(files["parquet"], "recording")
         lines.append(
-            f"From Parquet: {files['parquet']:,} recordings; binds, accept queues and samples of "
-            "the host are not in it, and rules about them found nothing there."
+            f"From Parquet: {number}; binds, accept queues and samples of the host are not in it, "
+            "and rules about them found nothing there."
         )
     return lines
 
@@ -104,8 +115,8 @@ def listed(names: Sequence[str], most: int) -> str:
     return f"{', '.join(names[:most])}{rest}"
 
 
-def _count(many: int, noun: str) -> str:
-    return f"{many:,} {noun}{'' if many == 1 else 's'}"
+def _count(many: int, noun: str, nouns: str = "") -> str:
+    return f"{many:,} {noun if many == 1 else nouns or noun + 's'}"
 
 
 def _head(values: Mapping[str, Any]) -> Iterator[str]:

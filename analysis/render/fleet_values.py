@@ -59,6 +59,7 @@ def _recordings(fleet: Fleet, hosts: Sequence[Member]) -> dict[str, Any]:
     return {
         "read": len(every),
         "skipped": len(fleet.skipped),
+        "copies": [{"path": path, "of": first} for path, first in fleet.copies],
         "incomplete": sum(not each.complete for each in every),
         "parquet": sum(each.kind == "parquet" for each in every),
         "bytes": sum(each.size for each in every),

@@ -12,6 +12,7 @@ from porttrace.analysis import bind_names, names, summary
 from porttrace.analysis.findings.counted import listed, rivals_of
 from porttrace.analysis.holds import HOLDS, held
 from porttrace.analysis.model import (
+    FAILED,
     Attempts,
     Finding,
     Looked,
@@ -213,11 +214,11 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
     )
     for row in rows:
         ok = row.get("established", 0)
-        open_now = row.get("pending", 0)
+        failed = sum(row.get(outcome.name, 0) for outcome in FAILED)
         yield (
             f"{row['pid']:>7} {who.called(inside[row['pid']], row['comm'], width)} "
             f"{_few(row['attempts']):>5} "
-            f"{_few(ok):>5} {_few(row['attempts'] - ok - open_now):>6} "
+            f"{_few(ok):>5} {_few(failed):>6} "
             f"{_few(row['max_in_flight']):>6} {_few(row['max_demand']):>6} "
             f"{short(row['worst_wait_ns']):>5} {short(row['p50_ns']):>5} "
             f"{short(row['p95_ns']):>5} {short(row['p99_ns']):>5}"
@@ -228,8 +229,9 @@ def process_lines(trace: Trace, most: int = 20) -> Iterator[str]:
     listed = ", ".join(f"{count} {name}" for name, count in outcomes.items())
     yield from wrapped(f"Outcomes: {listed}")
     yield from wrapped(
-        "FLIGHT: most sockets in SYN_SENT at once. DEMAND: most attempts wanted at once, held ones "
-        "included. WORST: longest hold before the SYN. P50-P99: SYN to answer."
+        "FAILED: over without a connection, given up ones included. FLIGHT: most sockets in "
+        "SYN_SENT at once. DEMAND: most attempts wanted at once, held ones included. "
+        "WORST: longest hold on this host. P50-P99: SYN to answer."
     )
 
 

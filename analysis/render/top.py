@@ -33,7 +33,7 @@ def screen(now: Now, about: Sequence[str], sort: str, width: int, height: int) -
     `about` are lines that say what is traced; `sort` is one of `SORTS`, by which the processes are
     in order.
     """
-    top = heading(now, about)
+    top = heading(now, about, width)
     room = max(height - len(top) - _FRAME, 1)
     verdicts = [(), *verdict_lines(now.findings)] if now.findings else []
     wanted = len(now.processes) or 1
@@ -48,24 +48,25 @@ def screen(now: Now, about: Sequence[str], sort: str, width: int, height: int) -
 
 def plain(now: Now, about: Sequence[str], width: int) -> str:
     """Return one moment as lines without control codes: all processes, then the verdicts."""
-    lines = [*heading(now, about), *table(now, width, len(now.processes) or 1)]
+    lines = [*heading(now, about, width), *table(now, width, len(now.processes) or 1)]
     lines += verdict_lines(now.findings)
     return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
 
 
-def heading(now: Now, about: Sequence[str]) -> list[Line]:
+def heading(now: Now, about: Sequence[str], width: int) -> list[Line]:
     """Return lines: what is traced, the sums of all processes, and what does not show."""
     rows = now.processes
-    lost = f"{now.lost_events} events LOST" if now.lost_events else "none lost"
     sums = (
         f"{names.count(len(rows), 'process')}: {sum(r.in_flight for r in rows)} in flight, "
         f"{sum(r.demand for r in rows)} wanted, {sum(r.held for r in rows)} held; "
         f"{_rate(sum(r.connects_per_s for r in rows))} over/s, "
-        f"{_rate(sum(r.failures_per_s for r in rows))} failed/s; "
+        f"{_rate(sum(r.failures_per_s for r in rows))} failed/s"
     )
+    trust = "; none lost" if columns(sums) + len("; none lost") <= width else ""
+    lost = (f"{now.lost_events} events LOST; ", "red") if now.lost_events else ("", "")
     return [
         (("porttrace top", "bold"), (f"  {printable(about[0])}", "")),
-        ((sums, ""), (lost, "red" if now.lost_events else "")),
+        (lost, (sums if now.lost_events else f"{sums}{trust}", "")),
         *(((printable(more), "dim"),) for more in about[1:]),
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from porttrace.analysis import names
+from porttrace.analysis.model import FAILED
 from porttrace.analysis.render.escape import clipped, printable
 from porttrace.analysis.render.report import SCHEMA, finding_json
 from porttrace.analysis.render.text import finding_text, short
@@ -13,7 +14,7 @@ from porttrace.analysis.render.wrap import wrapped
 from porttrace.analysis.windows import Line, Repeated, Windows
 
 _MOST_LINES = 40
-_NOT_FAILED = ("established", "pending")  # as in the table of processes
+_FAILED = frozenset(outcome.name for outcome in FAILED)
 
 
 def text(whole: Windows) -> str:
@@ -75,7 +76,7 @@ def _table(whole: Windows) -> Iterator[str]:
     yield f"{'FROM':>8} {'LENGTH':>7} {'ATTEMPTS':>9} {'FAILED':>7} {'HELD':>6} {'WORST':>5} FOUND"
     shown = whole.lines if len(whole.lines) <= _MOST_LINES else _worst(whole.lines)
     for line in shown:
-        failed = sum(n for name, n in line.by_outcome.items() if name not in _NOT_FAILED)
+        failed = sum(n for name, n in line.by_outcome.items() if name in _FAILED)
         rules = dict.fromkeys(rule for rule, severity in line.rules if severity != "info")
         begin = time.strftime("%H:%M:%S", time.localtime(line.begin_s)) if line.begin_s else "-"
         yield (

@@ -42,6 +42,16 @@ def test_one_row_a_process_the_busiest_first() -> None:
     assert math.isnan(table["p99_ns"].tolist()[1])
 
 
+def test_the_worst_hold_is_at_any_place_on_this_host() -> None:
+    trace = trace_of(two_processes())
+    late = np.array(trace.attempts)
+    # Of one whose SYN stood at egress; the others were not watched, and have no such place.
+    late["watched"][0], late["wire_ns"][0] = 1, late["syn_ns"][0] + 5 * MS
+    shown = process_table(replace(trace, attempts=late))
+    held = late["call_ns"][0] - late["gate_ns"][0] + late["syn_ns"][0] - late["call_ns"][0]
+    assert shown["worst_wait_ns"].tolist() == [held + 5 * MS, 9_000]
+
+
 def test_a_process_goes_by_its_own_name_when_it_is_known() -> None:
     trace = replace(
         trace_of(two_processes()), processes={7: Process(7, comm="nginx"), 5: Process(5)}

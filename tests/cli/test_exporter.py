@@ -124,6 +124,13 @@ def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
     assert f"porttrace port {port}" in error.value.hint and "--listen" in error.value.hint
 
 
+def test_an_address_of_another_host_is_said_with_what_to_do() -> None:
+    with pytest.raises(PorttraceError) as error:
+        Endpoint("192.0.2.77", 9747)
+    assert "cannot listen on 192.0.2.77:9747: Cannot assign" in str(error.value)
+    assert "'ip address'" in error.value.hint
+
+
 def test_without_prometheus_client_the_command_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['prometheus_client'] = None\n"

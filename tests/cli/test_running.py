@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -136,3 +137,27 @@ def test_targets_are_processes() -> None:
         stop.set()
         thread.join()
     assert f"use --pid {os.getpid()}" in caught.value.hint
+
+
+def test_a_name_that_only_some_threads_have_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import threading, time\n"
+        "def name(word): open('/proc/thread-self/comm', 'w').write(word)\n"
+        "for number in range(5):\n"
+        "    threading.Thread(target=lambda n=number: (name(f'pool-{n}'), time.sleep(60)),"
+        " daemon=True).start()\n"
+        "name('names-trial')\n"
+        "print(flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        try:
+            check_targets((), ("names-trial", "pool-3", "nobody-has-it"))
+        finally:
+            process.kill()
+    assert capsys.readouterr().err == (
+        f"note: --comm names threads, and of names-trial (pid {process.pid}) others are called"
+        f" pool-0, pool-1, pool-2, ...: --pid {process.pid} has all of them.\n"
+    )

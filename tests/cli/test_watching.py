@@ -102,6 +102,15 @@ def test_without_a_target_it_says_what_does_not_show() -> None:
     assert len(targeted) == 1 and targeted[0].startswith("pid 7; tracepoint mode")
 
 
+def test_it_says_how_far_back_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ATTEMPTS", 20)
+    watch = watch_of(Story(rounds(5, 8, time.monotonic_ns())))
+    assert watch.about[0].endswith("last 300s")
+    for _ in range(8):
+        watch.turn()
+    assert watch.about[0].endswith("last 20 attempts")
+
+
 def test_what_is_kept_does_not_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_ATTEMPTS", 20)
     monkeypatch.setattr(module, "MOST_PROCESSES", 5)

@@ -1,14 +1,17 @@
 """Recordings are found in folders, patterns and stores; one that cannot be read says why."""
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from fleets import made
+from fleets import made, read
 from porttrace.analysis.fleet.model import Skipped, Slice
 from porttrace.analysis.fleet.reading import recordings_at, summed
+from porttrace.analysis.render.fleet import fleet_text
+from porttrace.analysis.render.fleet_values import fleet_values
 from porttrace.tracer.errors import PorttraceError
 
 
@@ -102,3 +105,16 @@ def test_a_cut_recording_is_read_to_its_end(tmp_path: Path, folder: Path) -> Non
     found = summed(str(tmp_path / "cut.ptrace"))
     assert isinstance(found, Slice)
     assert not found.about.complete
+
+
+def test_a_copy_of_a_recording_counts_once(tmp_path: Path) -> None:
+    one, two = made(tmp_path, hosts=2)
+    copy = shutil.copy(one, tmp_path / "\x1b[31mcopy.ptrace")
+    fleet, both = read(one, two, copy), read(one, two)
+    assert fleet.attempts == both.attempts and fleet.copies == [(str(one), str(copy))]
+    values = fleet_values(fleet)
+    assert values["recordings"]["read"] == 2 and values["recordings"]["skipped"] == 0
+    assert values["recordings"]["copies"] == [{"path": str(one), "of": str(copy)}]
+    text = " ".join(fleet_text(values).split())
+    assert "Left out: 1 copy of recordings that are counted already: " in text
+    assert text.isprintable() and "copy.ptrace." in text

@@ -34,7 +34,9 @@ def sql(paths: list[Path]) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-_FAILED = "('refused', 'timed_out', 'unreachable', 'denied', 'no_port', 'reset', 'failed')"
+_FAILED = (
+    "('refused', 'timed_out', 'unreachable', 'denied', 'no_port', 'reset', 'failed', 'cancelled')"
+)
 
 
 @pytest.mark.parametrize(

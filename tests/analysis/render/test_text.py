@@ -15,6 +15,7 @@ from porttrace.analysis.model import (
     Host,
     Hypothesis,
     Loss,
+    Outcome,
     Party,
     Process,
     Suspect,
@@ -200,6 +201,20 @@ def test_the_process_table() -> None:
     assert "        ... and 5 more processes" in shown
     assert "Outcomes: 20 established, 9 timed_out" in shown
     assert max(map(columns, shown)) <= 80
+
+
+def test_failed_are_those_without_a_connection_that_is_known_of() -> None:
+    story = events()
+    story.connect(pid=7, tid=1, at=S).syn_sent().established()
+    story.connect(pid=7, tid=2, at=2 * S).syn_sent().refused()
+    story.connect(pid=7, tid=3, at=3 * S).syn_sent().cancelled()
+    story.connect(pid=7, tid=4, at=4 * S).syn_sent().timed_out()
+    story.connect(pid=7, tid=5, at=5 * S).syn_sent().in_progress()
+    trace = trace_of(story)
+    rows = np.array(trace.attempts)
+    rows["outcome"][rows["outcome"] == Outcome.timed_out] = Outcome.unknown
+    shown = list(text.process_lines(replace(trace, attempts=rows)))
+    assert shown[1].split()[2:5] == ["5", "1", "2"]
 
 
 def test_counts_stay_in_their_columns() -> None:

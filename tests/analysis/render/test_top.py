@@ -88,7 +88,14 @@ def test_a_likely_verdict_has_a_question_mark_and_others_are_counted() -> None:
 
 def test_losses_cannot_be_missed() -> None:
     lines = screen(now(process(7), lost=3), ABOUT, "worst", 80, 24)
-    assert lines[1][-1] == ("3 events LOST", "red")
+    assert lines[1][0] == ("3 events LOST; ", "red")
+
+
+def test_that_nothing_was_lost_is_told_where_there_is_room() -> None:
+    assert shown(now(process(7)))[1].endswith("failed/s; none lost")
+    assert shown(now(process(7)), width=60)[1].endswith("~")
+    tight = len("1 process: 1 in flight, 3 wanted, 2 held; 12 over/s, 0.5 failed/s")
+    assert "none" not in shown(now(process(7)), width=tight + 5)[1]
 
 
 def test_the_order_is_marked() -> None:

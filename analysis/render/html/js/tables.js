@@ -31,7 +31,7 @@ const outcomeCounts = () =>
 function processRow(row) {
   const established = row.established || 0;
   const waiting = row.pending || 0;
-  const failed = row.attempts - established - waiting;
+  const failed = row.attempts - established - waiting - (row.unknown || 0);
   const numbers = [row.attempts, established, failed, waiting, row.max_in_flight, row.max_demand];
   const times = [row.worst_wait_ns || null, row.p50_ns, row.p95_ns, row.p99_ns];
   const cells = [processName(row.pid), row.user, ...numbers.map(thousands), ...times.map(duration)];
