@@ -21,6 +21,13 @@ class Rotation:
         return bool(self.size or self.seconds)
 
 
+def parts_of(path: str) -> list[str]:
+    """Return the parts that there are of a recording `path`, the oldest first."""
+    folder, name = os.path.split(path)
+    stem, suffix = map(glob.escape, os.path.splitext(name))
+    return existing(folder, f"{stem}-[0-9][0-9][0-9][0-9]*{suffix}")
+
+
 class Parts:
     """Opens FILE, or FILE-0001, FILE-0002, ...: the first at once, so that errors come early.
 
@@ -49,9 +56,7 @@ class Parts:
         if path == "-":
             raise OutputError("standard output cannot be rotated", "use -o FILE with --rotate")
         # All of them now: a part of an older recording must not end this one in the night.
-        folder, name = os.path.split(self._path)
-        stem, suffix = map(glob.escape, os.path.splitext(name))
-        old = existing(folder, f"{stem}-[0-9][0-9][0-9][0-9]*{suffix}")
+        old = parts_of(path)
         if old and not self._force:
             raise OutputError(f"{old[0]} exists", "--force replaces the parts of that name")
         for each in old:

@@ -37,6 +37,7 @@ from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag
 from porttrace.tracer.frames import Frames
 from porttrace.tracer.input import END_OF_STREAM, Source
+from porttrace.tracer.parts import parts_of
 
 FORMAT = 1
 """Raised when the meaning of what is there changes, not when a column is added."""
@@ -214,10 +215,7 @@ class TraceReader:
                 f"{self.path} is a directory, not a trace", "name a file that 'record' wrote"
             ) from None
         except OSError as error:
-            hint = {
-                FileNotFoundError: "check the name; 'porttrace record -o FILE' makes such files",
-                PermissionError: "read it as the user who recorded it, or with sudo",
-            }.get(type(error), "")
+            hint = _hint(error, str(self.path))
             raise TraceFileError(f"cannot read {self.path}: {error.strerror}", hint) from None
 
     def _check_kind(self) -> None:
@@ -332,6 +330,18 @@ class TraceReader:
         return TraceFileError(
             f"cannot read {self.path}: {self._source.error}", "the disk or the pipe failed"
         )
+
+
+def _hint(error: OSError, path: str) -> str:
+    if isinstance(error, FileNotFoundError):
+        parts = parts_of(path)
+        if not parts:
+            return "check the name; 'porttrace record -o FILE' makes such files"
+        last = f" .. {Path(parts[-1]).name}" if len(parts) > 1 else ""
+        return f"it was recorded in parts: {parts[0]}{last}; report takes one, fleet all of them"
+    if isinstance(error, PermissionError):
+        return "read it as the user who recorded it, or with sudo"
+    return ""
 
 
 def _as_event(events: Events) -> Events:

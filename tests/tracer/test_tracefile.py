@@ -255,6 +255,17 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert "record -o" in caught.value.hint
 
 
+def test_who_names_a_rotated_recording_is_told_of_its_parts(tmp_path: Path) -> None:
+    for number in (9, 10):
+        (tmp_path / f"watch-{number:04}.ptrace").touch()
+    with pytest.raises(TraceFileError) as caught:
+        TraceReader(tmp_path / "watch.ptrace")
+    assert caught.value.hint == (
+        f"it was recorded in parts: {tmp_path}/watch-0009.ptrace .. watch-0010.ptrace"
+        "; report takes one, fleet all of them"
+    )
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_what_may_not_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.ptrace"
