@@ -132,6 +132,12 @@ def _line(window: Window) -> Line:
     )
 
 
+# Of several that are as sure the one with most victims, and of these the latest, tells most: an
+# early one may be of attempts that were not over.
+def _weight(finding: Finding) -> tuple[int, float, int]:
+    return (*finding.gravity(), -len(finding.victims))
+
+
 def _add(found: list[Repeated], findings: Iterable[Finding], number: int) -> None:
     known = {same(each.finding): each for each in found}
     for finding in findings:
@@ -139,6 +145,6 @@ def _add(found: list[Repeated], findings: Iterable[Finding], number: int) -> Non
         if repeated is None:
             repeated = Repeated(finding)
             found.append(repeated)
-        elif finding.gravity() < repeated.finding.gravity():
+        elif _weight(finding) <= _weight(repeated.finding):
             repeated.finding = finding
         repeated.windows.append(number)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from porttrace.analysis import summary, windows
 from porttrace.analysis.findings import same
+from porttrace.analysis.model import Finding, Party
 from porttrace.analysis.recording import load
-from porttrace.analysis.windows import Windows, summed
+from porttrace.analysis.windows import Repeated, Windows, summed
 from recordings import batches_of, story, written
 
 DATA = Path(__file__).parent.parent / "data"
@@ -65,6 +66,23 @@ def test_a_finding_is_told_once_with_all_its_windows() -> None:
     assert len(throttle.windows) == 2 and throttle.finding.slots == 1
     assert throttle.finding.evidence  # of the surest of them
     assert len({same(each.finding) for each in whole.found}) == len(whole.found)
+
+
+def test_of_findings_as_sure_the_latest_is_told() -> None:
+    def told(seen: str, confidence: float, victims: int = 0) -> Finding:
+        party = Party(1, 2, 3, "web", "192.0.2.2:80", "established", 0.1, 5)
+        to = {"destination": "192.0.2.66:9100"}
+        return Finding(
+            "dead-destination", "warning", confidence, to, seen, victims=(party,) * victims
+        )
+
+    found: list[Repeated] = []
+    for number, each in enumerate((told("open", 0.6), told("over", 0.6), told("tail", 0.5))):
+        windows._add(found, [each], number)
+    assert [(each.finding.summary, each.windows) for each in found] == [("over", [0, 1, 2])]
+    windows._add(found, [told("two", 0.6, 2)], 3)
+    windows._add(found, [told("one", 0.6, 1)], 4)
+    assert found[0].finding.summary == "two"
 
 
 def test_a_window_has_so_many_attempts_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
