@@ -43,8 +43,9 @@ from porttrace.analysis.model import (
 from porttrace.analysis.samples import MOST_SAMPLES, samples_since, thinned
 from porttrace.analysis.top import latest
 from porttrace.tracer import processes
+from porttrace.tracer.conditions import gates_seen, host, notes
 from porttrace.tracer.facts import Held
-from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
+from porttrace.tracer.live import LiveTrace, Round
 
 # Rows kept for the findings and the tables; what is older was printed and is let go.
 MAX_ROWS = 1_000_000

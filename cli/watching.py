@@ -15,7 +15,8 @@ from porttrace.analysis.top import Now, Tally, look, sorted_by
 from porttrace.cli.hearing import nobody_hears
 from porttrace.cli.running import Pace, what_is_traced
 from porttrace.cli.session import Session
-from porttrace.tracer.live import LiveTrace, Round, gates_seen
+from porttrace.tracer.conditions import gates_seen
+from porttrace.tracer.live import LiveTrace, Round
 
 MOST_ATTEMPTS = 20_000
 """So many are kept for the verdicts: of each process its latest."""

@@ -7,7 +7,6 @@ that user space adds to the stream is a record of the same kind as the kernel's.
 import ctypes
 import errno
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from porttrace.tracer.bindlooks import Lookups
 from porttrace.tracer.census import Census
 from porttrace.tracer.descriptors import make_room
 from porttrace.tracer.event import EVENT, Events, EventType, no_events, of_kinds, together
-from porttrace.tracer.facts import Held, Host, Looked, NotLooked, Process, Sample, Suspect
-from porttrace.tracer.features import shows_symbols, tracepoint_format
+from porttrace.tracer.facts import Held, Looked, NotLooked, Process, Sample, Suspect
+from porttrace.tracer.features import shows_symbols
 from porttrace.tracer.gate import is_gate
 from porttrace.tracer.memory import fitted, release, spare_bytes
 from porttrace.tracer.modes import modes_to_try
@@ -34,8 +33,7 @@ from porttrace.tracer.reader import ROUND_MS, Reader, joined
 from porttrace.tracer.runtimes import Names
 from porttrace.tracer.sampler import Sampler
 from porttrace.tracer.seeds import add_waiting, in_syn_sent, seed
-from porttrace.tracer.sysctls import sysctl
-from porttrace.tracer.wire import Wire, drop_reasons
+from porttrace.tracer.wire import Wire
 
 _NO_SYMBOLS = (
     "holds before the kernel's connect are not seen: without CAP_SYSLOG, or with "
@@ -382,68 +380,6 @@ def _made_event(kind: int, time_ns: int, number: int = 1) -> Events:
     events["type"], events["time_ns"] = kind, time_ns
     events["fd"] = events["gate_stack"] = events["connect_stack"] = -1
     return events
-
-
-def host(probe: Probe, wire: bool) -> Host:
-    """Return the facts about this host that findings rest on, and how it is traced.
-
-    `wire`: the wire of some network namespace is watched.
-    """
-    reasons = drop_reasons(tracepoint_format("skb:kfree_skb")) if wire else {}
-    return Host(
-        name=platform.node(),
-        kernel=platform.release(),
-        mode=probe.mode,
-        wire=wire,
-        sysctls=_sysctls(),
-        drop_reasons={str(number): name for number, name in reasons.items()},
-    )
-
-
-def _sysctls() -> dict[str, int]:
-    found = {}
-    for name in ("tcp_syn_retries", "tcp_syn_linear_timeouts", "tcp_retries2"):
-        text = sysctl(f"net.ipv4.{name}") or ""
-        if text.isdigit():
-            found[name] = int(text)
-    ports = (sysctl("net.ipv4.ip_local_port_range") or "").split()
-    for end, text in zip(("first", "last"), ports, strict=False):
-        found[f"ip_local_port_range_{end}"] = int(text)
-    return found
-
-
-def gates_seen(options: TraceOptions, missing: Sequence[str]) -> bool:
-    """Return whether the scheduler was watched: without it holds before the call do not show."""
-    return options.targeted and not any("holds before" in cost for cost in missing)
-
-
-def notes(options: TraceOptions, missing: Sequence[str], counters: Counters) -> tuple[str, ...]:
-    """Return what limits the trust in a trace besides losses, in plain sentences."""
-    found = [f"Not available on this host: {cost}." for cost in sorted(set(missing))]
-    found += options.notes
-    if not options.targeted:
-        found.append(
-            "The whole host was traced: holds before the kernel's connect (places user and "
-            "gate) show only with --pid, --comm, --uid, --cgroup, --container, --netns or "
-            "-- COMMAND."
-        )
-    for count, what in (
-        (counters.attempts_full, f"attempts found all {options.max_attempts} places to follow "
-                                 "a socket taken; only the result of their call is known"),
-        (counters.calls_full, "calls of connect could not be followed: too many at once"),
-        (counters.threads_full, "sleeps of threads could not be followed: too many threads"),
-        (counters.targets_full, "children could not be followed: too many processes"),
-        (counters.stacks_lost, "kernel stacks could not be stored"),
-        (counters.returns_missed, "returns of the kernel's own connect or accept were not seen"),
-    ):  # fmt: skip
-        if count:
-            found.append(f"{count} {what}.")
-    if counters.attempts_peak * 2 > options.max_attempts:
-        found.append(
-            f"Up to {counters.attempts_peak} sockets were in SYN_SENT at once; "
-            f"{options.max_attempts} can be followed."
-        )
-    return tuple(found)
 
 
 def _pids(events: Events, *types: int) -> list[int]:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from porttrace.tracer.beside import Beside, End, TraceHeader, trimmed
+from porttrace.tracer.conditions import gates_seen, host, notes
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.event import EVENT, Events, EventType, Flag, no_events, together
 from porttrace.tracer.facts import Held, Looked, Process, Sample, Suspect
-from porttrace.tracer.live import LiveTrace, Round, gates_seen, host, notes
+from porttrace.tracer.live import LiveTrace, Round
 from porttrace.tracer.memory import most_waiting, spare_bytes
 from porttrace.tracer.parts import Parts
 from porttrace.tracer.tracefile import TraceWriter
