@@ -68,7 +68,7 @@ class Lines:
         """Print it at once: whoever reads the pipe wants it now."""
         now = dataclasses.replace(now, processes=sorted_by(now.processes, self._sort))
         if self._as_json:
-            text = json_line(render.now_json(now, time.time_ns() - time.monotonic_ns()))
+            text = json_line(render.now_json(now, about, time.time_ns() - time.monotonic_ns()))
         else:
             text = ("" if self._first else "\n") + render.plain(now, about, PIPE_WIDTH)
         self._first = False

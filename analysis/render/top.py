@@ -177,14 +177,16 @@ def _cut(line: Line, width: int) -> Line:
     return tuple(pieces)
 
 
-def now_json(now: Now, wall_offset_ns: int) -> dict[str, Any]:
-    """Return one moment as plain values: an object of type `top`."""
+def now_json(now: Now, about: Sequence[str], wall_offset_ns: int) -> dict[str, Any]:
+    """Return one moment as plain values: an object of type `top`; `about` as of `screen`."""
     return {
         "type": "top",
         "time": (now.now_ns + wall_offset_ns) / 1e9,
         "now_ns": now.now_ns,
         "interval_s": round(now.interval_s, 3),
         "lost_events": now.lost_events,
+        "traced": valid(about[0]),
+        "notes": list(map(valid, about[1:])),
         "processes": [_process_json(row) for row in now.processes],
         "findings": [finding_json(finding) for finding in in_order(now.findings)],
     }

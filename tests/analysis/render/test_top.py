@@ -137,7 +137,9 @@ def test_nobody_yet() -> None:
 
 def test_json() -> None:
     row = process(7, findings=(finding(),), comm="w\udcff")
-    value = json.loads(json.dumps(now_json(now(row, findings=(finding(),), lost=2), 10**18)))
+    moment = now(row, findings=(finding(),), lost=2)
+    value = json.loads(json.dumps(now_json(moment, ("pid 7; fentry", "no gate"), 10**18)))
+    assert (value["traced"], value["notes"]) == ("pid 7; fentry", ["no gate"])
     assert (value["type"], value["lost_events"], value["interval_s"]) == ("top", 2, 2.0)
     assert value["time"] == pytest.approx(10**9 + 12)
     assert value["processes"] == [
