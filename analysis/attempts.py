@@ -33,6 +33,7 @@ from porttrace.analysis.model import (
     Origin,
     Outcome,
     Table,
+    no_attempts,
     start_ns,
 )
 from porttrace.analysis.rows import copied
@@ -110,6 +111,8 @@ def step(events: Events, carried: Open, watermark_ns: int) -> tuple[Attempts, Op
     `watermark_ns`: no event older than this will come any more. Returns finished rows
     (shape (n,), dtype ATTEMPT, in order of completion) and what is open.
     """
+    if not len(events) and not len(carried.events):  # again and again on a quiet host
+        return no_attempts(), carried
     columns, still = step_columns([(events, {})], carried, watermark_ns)
     return columns[:], still
 
@@ -140,6 +143,8 @@ def flush(carried: Open, losses: tuple[Loss, ...] = ()) -> Attempts:
 
 def pending(carried: Open) -> Attempts:
     """Return the open attempts as they stand, without an id of their own (0)."""
+    if not len(carried.events):
+        return no_attempts()
     groups = grouped(EventColumns([(carried.events, {})]))
     return _found(groups).rows(np.flatnonzero(~groups.lone))[:]
 

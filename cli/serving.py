@@ -18,7 +18,6 @@ from porttrace.cli.hearing import note
 from porttrace.cli.running import Pace
 from porttrace.cli.session import Session
 from porttrace.tracer.live import LiveTrace, Round
-from porttrace.tracer.memory import release
 
 WINDOW_S = 300.0
 MOST_ROWS = 50_000
@@ -140,7 +139,6 @@ class Watcher:
                 self._tally.take_finding(rule)
             self._tally.take_serialized(comms)
         self._say(fresh.values())
-        release()
 
     # The held attempts of every throttle that was found, each once; what waits still, later.
     def _serialized(self, trace: Trace, findings: Sequence[Finding]) -> list[bytes]:

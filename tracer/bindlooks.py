@@ -28,7 +28,7 @@ MOST_KINDS = 16
 _REST = 2.0  # times as long as a look took
 _LEAST_REST_S = 0.002
 _THOROUGH_UNDER = 4  # different calls at once; more are looked into quickly
-_WAIT_MS = 100
+_WAIT_MS = 10_000  # each call wakes it, and so does the end: a host without any has its rest
 _REUSEPORT = 2  # OPTION_REUSEPORT
 _V6ONLY = 4  # OPTION_V6ONLY
 
@@ -61,14 +61,16 @@ class Lookups:
 
     def stop(self) -> None:
         """Look into what is there, end the thread and close the buffer. Safe to call twice."""
-        self._stopped.set()
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self._bell.wake()
         self._thread.join()
         self._bell.close()
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            self._bell.wait(_WAIT_MS)
-            self._round()
+            if self._bell.wait(_WAIT_MS):
+                self._round()
         self._round()
 
     def _round(self) -> None:

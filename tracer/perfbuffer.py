@@ -80,7 +80,10 @@ class PerfBuffer:
     ) -> None:
         self._rings: list[_Ring] = []
         self._poll = select.poll()
+        self._woken = -1
         try:
+            self._woken = os.eventfd(0)
+            self._poll.register(self._woken, select.POLLIN)
             cpus = online_cpus()
             for cpu in cpus:
                 ring = _Ring(cpu, pages or reasonable_pages(len(cpus)), at_once)
@@ -91,10 +94,18 @@ class PerfBuffer:
             self.close()
             raise
 
-    def wait(self, timeout_ms: int) -> None:
-        """Wait until a ring is a quarter full or (`at_once`) not empty, at most `timeout_ms`."""
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until a ring is a quarter full or (`at_once`) not empty, at most `timeout_ms`.
+
+        Return whether one is, or somebody called `wake`.
+        """
         with contextlib.suppress(InterruptedError):
-            self._poll.poll(timeout_ms)
+            return bool(self._poll.poll(timeout_ms))
+        return False
+
+    def wake(self) -> None:
+        """Let whoever waits go on, now and from now on."""
+        os.eventfd_write(self._woken, 1)
 
     def read(self) -> Events:
         """Return every record there is: each CPU's in order, CPU after CPU."""
@@ -109,6 +120,9 @@ class PerfBuffer:
         for ring in self._rings:
             ring.close()
         self._rings = []
+        if self._woken >= 0:
+            os.close(self._woken)
+        self._woken = -1
 
 
 def decode(data: bytes | memoryview) -> Iterator[Events]:

@@ -176,6 +176,11 @@ class Probe:
         if self._buffer:
             self._buffer.wait(timeout_ms)
 
+    def wake(self) -> None:
+        """Let whoever waits go on, now and from now on."""
+        if self._buffer:
+            self._buffer.wake()
+
     def read(self) -> Events:
         """Return every record there is, in buffer order."""
         return self._buffer.read() if self._buffer else no_events()

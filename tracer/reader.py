@@ -46,6 +46,7 @@ class Reader:
     def stop(self) -> None:
         """Read one last time and end the thread. Safe to call twice."""
         self._stopped.set()
+        self._probe.wake()
         self._thread.join()
 
     def _run(self) -> None:

@@ -34,8 +34,12 @@ class Bell:
     def __init__(self, *rounds: Events) -> None:
         self.rounds, self.closed = list(rounds), False
 
-    def wait(self, timeout_ms: int) -> None:
+    def wait(self, timeout_ms: int) -> bool:
         time.sleep(0.001)
+        return bool(self.rounds)
+
+    def wake(self) -> None:
+        pass
 
     def read(self) -> Events:
         return self.rounds.pop(0) if self.rounds else no_events()
