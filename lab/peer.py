@@ -1,4 +1,4 @@
-"""A program that serves on the server host: started as a child, ready inside, gone at the end."""
+"""A program on one of the lab's hosts: started as a child, ready inside, gone at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ _READY = b"ready\n"
 
 
 class Peer:
-    """Context manager: the module runs on the server host, and has said that it is ready."""
+    """Context manager: the module runs on the server host, and has said that it is ready.
 
-    def __init__(self, hosts: Hosts, module: str, *options: str) -> None:
-        self._hosts = hosts
+    `beside`: on the client's host instead.
+    """
+
+    def __init__(self, hosts: Hosts, module: str, *options: str, beside: bool = False) -> None:
+        self._inside = hosts.in_client if beside else hosts.in_server
         self._command = [sys.executable, "-m", module, *options]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -31,7 +34,7 @@ class Peer:
 
     def __enter__(self) -> Peer:
         self._process = process = subprocess.Popen(
-            self._hosts.in_server([*self._command, "--parent", str(os.getpid())]),
+            self._inside([*self._command, "--parent", str(os.getpid())]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
         )

@@ -316,6 +316,14 @@ STORIES = (
         surroundings=surroundings.few_ports,
     ),
     Scenario(
+        "full-tracking",
+        "the client's packet filter tracks connections, and its table has no room for new ones",
+        None,
+        _habit("steady", 4, 3),
+        "conntrack-pressure",
+        surroundings=surroundings.full_tracking,
+    ),
+    Scenario(
         "server-restarts",
         "control: the server goes away for a second again and again, and refuses meanwhile",
         None,

@@ -57,6 +57,16 @@ def few_ports(_site: Site) -> Iterator[list[str]]:
 
 
 @contextmanager
+def full_tracking(site: Site) -> Iterator[list[str]]:
+    """Track the client's connections in a table that has no room until some found none."""
+    with (
+        rules.filtered(site.hosts.client, "output", "ct state new counter accept"),
+        Peer(site.hosts, "porttrace.lab.tracking", beside=True),
+    ):
+        yield []
+
+
+@contextmanager
 def one_retry(_site: Site) -> Iterator[list[str]]:
     """Have the client's kernel give up a SYN that nobody answers after few seconds."""
     yield ["sh", "-c", _WITH_ONE_RETRY]
