@@ -26,6 +26,7 @@ Rule = Callable[[Trace, Sequence[Finding]], list[Finding]]
 
 RULES: tuple[Rule, ...] = (
     accept_queue,
+    conntrack_pressure,
     serialized_connects,
     limited_connects,
     paced_connects,
@@ -39,7 +40,6 @@ RULES: tuple[Rule, ...] = (
     port_shared,
     ephemeral_exhaustion,
     source_port_taken,
-    conntrack_pressure,
 )
 """In the order they run: later rules may build on what earlier ones found."""
 

@@ -84,7 +84,7 @@ def syn_lost(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
     known = (f for f in found if f.mechanism in ("drop", "deny") or f.place in ON_THE_WAY)
     told = {to for finding in known for to in _told(finding)}
     return [
-        _finding(trace, lost)
+        _finding(trace, lost, found)
         for lost in cases
         if _enough(lost) and names.destination(trace.attempts[lost.rows[0]]) not in told
     ]
@@ -164,7 +164,7 @@ def _place(trace: Trace, lost: Lost) -> str:
     return "network"
 
 
-def _finding(trace: Trace, lost: Lost) -> Finding:
+def _finding(trace: Trace, lost: Lost, found: Sequence[Finding]) -> Finding:
     place, first = _place(trace, lost), trace.attempts[lost.rows[0]]
     to, pids = names.destination(first), np.unique(take(trace.attempts, lost.resent)["pid"])
     return Finding(
@@ -177,7 +177,8 @@ def _finding(trace: Trace, lost: Lost) -> Finding:
         evidence=_evidence(trace, lost),
         hypotheses=_hypotheses(trace, lost, place),
         victims=_victims(trace, lost),
-        advice=_advice(to, place, wire_seen(trace), _refused(trace, lost)),
+        advice=_no_room(place, {int(pid) for pid in pids}, found)
+        or _advice(to, place, wire_seen(trace), _refused(trace, lost)),
     )
 
 
@@ -250,6 +251,21 @@ def _hypotheses(trace: Trace, lost: Lost, place: str) -> tuple[Hypothesis, ...]:
 
 def _refused(trace: Trace, lost: Lost) -> bool:
     return bool((trace.columns["outcome"][lost.rows] == Outcome.refused).all())
+
+
+# Dropped on this host by the table of tracked connections: that finding has the cure.
+def _no_room(place: str, pids: set[int], found: Sequence[Finding]) -> tuple[str, ...]:
+    full = any(
+        pids & set(each.pids()) and (each.evidence["drop"] or each.evidence["early_drop"])
+        for each in found
+        if each.rule == "conntrack-pressure"
+    )
+    if place != "egress" or not full:
+        return ()
+    return (
+        "See conntrack-pressure: packets that found no room in the table of tracked connections"
+        " were dropped here, so make room there first.",
+    )
 
 
 def _advice(to: str, place: str, wire: bool, refused: bool) -> tuple[str, ...]:

@@ -161,6 +161,12 @@ def test_the_wire_tells_the_place(
     (finding,) = syn_lost(trace, ())
     assert finding.place == place
     assert "wire probe" not in " ".join(finding.advice)
+    # A full table of tracked connections explains what was dropped here, of its own processes.
+    for pid, drop, sent_there in ((7, 5, place == "egress"), (7, 0, False), (8, 5, False)):
+        full = Finding("conntrack-pressure", "critical", 0.95, {"pids": [pid]}, "",
+                       evidence={"drop": drop, "early_drop": 0})  # fmt: skip
+        (finding,) = syn_lost(trace, (full,))
+        assert ("See conntrack-pressure" in finding.advice[0]) == sent_there
 
 
 def test_a_real_shop_behind_a_lossy_rule() -> None:
