@@ -71,13 +71,17 @@ def entry(number: int) -> bytes:
 
 def fill(most: int) -> None:
     """Put in `most` entries. Raises LabError where the kernel takes fewer."""
-    with _netlink() as kernel:
-        for first in range(0, most, _AT_ONCE):
-            kernel.send(b"".join(map(entry, range(first, min(first + _AT_ONCE, most)))))
+    why = ""
+    try:
+        with _netlink() as kernel:
+            for first in range(0, most, _AT_ONCE):
+                kernel.send(b"".join(map(entry, range(first, min(first + _AT_ONCE, most)))))
+    except OSError as error:
+        why = f" ({error.strerror})"
     there = _number("count")
     if there < most:
         raise LabError(
-            f"the table of tracked connections took {there} of {most} entries",
+            f"the table of tracked connections took {there} of {most} entries{why}",
             "it needs the kernel module nf_conntrack_netlink: modprobe nf_conntrack_netlink",
         )
 
