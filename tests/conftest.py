@@ -26,6 +26,7 @@ from porttrace.tracer.errors import PorttraceError
 
 _REAL = ("browser", "kernel", "vm")
 _TRACE_OR_TIME = ("bench", "kernel", "lab", "tracer")
+_ALONE_IN_NAMESPACES = "tests/lab/test_packets.py"
 
 # No example database: the checkout may be root's or another user's. No deadline:
 # a machine under load is no fault.
@@ -53,7 +54,8 @@ def hangups() -> Iterator[None]:
 class _TwoSides(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     def _split_scope(self, nodeid: str) -> str:
         # tests/kernel/test_wire.py::test_...
-        return "here" if nodeid.split("/")[1] in _TRACE_OR_TIME else "apart"
+        apart = nodeid.startswith(_ALONE_IN_NAMESPACES)
+        return "here" if nodeid.split("/")[1] in _TRACE_OR_TIME and not apart else "apart"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _TwoSides:
