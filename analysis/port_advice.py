@@ -81,7 +81,7 @@ def _about(holder: Holder, asked: Claim, within: str) -> Iterator[str]:
     elif holder.pid:
         yield _stop(holder, asked)
     elif holder.kind != "kernel":
-        yield "Ask as root: whose it is decides what to do."
+        yield "Find out whose it is, as root and outside of any container: that decides what to do."
 
 
 def _stop(holder: Holder, asked: Claim) -> str:

@@ -53,6 +53,15 @@ class _Commands(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say what a word that is none may have been meant as."""
+        word = args[0]
+        if word not in COMMANDS and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {word!r}. {_meant(word)}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -126,6 +135,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error)
 
 
+def _meant(word: str) -> str:
+    import difflib  # for who typed something wrong
+
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    if word.isdecimal():
+        return f"A process is traced by --pid {word}."
+    if near:
+        return f"Is it {near[0]!r}?"
+    return f"A program is traced behind two dashes: porttrace -- {word} ..."
+
+
 def _take_debug(arguments: list[str]) -> bool:
     # Before "--" only: behind it stands somebody else's command line.
     until = arguments.index("--") if "--" in arguments else len(arguments)
@@ -142,6 +162,10 @@ def _complain(error: Exception) -> int:
         where = f" ({error.filename})" if error.filename else ""
         _say(f"error: {error.strerror or error}{where}")
         _say("hint: where does the output go? --debug shows what failed")
+        return 1
+    if isinstance(error, ImportError) and not os.path.exists(__file__):
+        _say(f"error: porttrace was removed or replaced while it ran ({error})")
+        _say("hint: start it again; end traces before an upgrade")
         return 1
     if hint is None:
         _say(f"error: {type(error).__name__}: {error}")

@@ -13,10 +13,19 @@ from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
 from porttrace.cli.completion import files
-from porttrace.cli.hearing import nobody_hears, unless_gone
+from porttrace.cli.hearing import nobody_hears, note, unless_gone
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
-from porttrace.cli.running import Pace, check_targets, over, started, stop_flag, what_is_traced
+from porttrace.cli.running import (
+    UNTARGETED,
+    Pace,
+    check_targets,
+    ends_with,
+    over,
+    started,
+    stop_flag,
+    what_is_traced,
+)
 from porttrace.cli.session import Session
 from porttrace.tracer import features
 from porttrace.tracer.live import LiveTrace, Round
@@ -118,7 +127,9 @@ def trace_live(
 
         with unless_gone():
             what = what_is_traced(options, child)
-            printer.begin(f"Tracing {what}. Ctrl-C ends it with a summary.")
+            printer.begin(f"Tracing {what}. {ends_with(duration_s)} with a summary.")
+            if not (child or options.targeted):
+                note(UNTARGETED)
             if not child:  # before its exec a command is not yet what it will be
                 session.begin()
             while not ended():

@@ -69,6 +69,7 @@ class Address(click.ParamType[str]):
 
     name = "address"
     with_port = False  # whether the port may not be left out
+    example = "192.0.2.2 or 192.0.2.2:389"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         text = str(value)
@@ -78,12 +79,12 @@ class Address(click.ParamType[str]):
         host, colon, port = text.rpartition(":")
         ip = _ip(host.removeprefix("[").removesuffix("]"))
         if ip is None or not colon:
-            wanted = "192.0.2.2:389" if self.with_port else "192.0.2.2 or 192.0.2.2:389"
+            wanted = self.example
             named = re.fullmatch(r"[\w.-]*[A-Za-z][\w.-]*(:\d+)?", text)
             why = "; names are not looked up" if named else ""
             self.fail(f"{value!r} is no address{why}: write {wanted}", param, ctx)
         if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-            self.fail(f"{value!r} has no port; write 192.0.2.66:9100", param, ctx)
+            self.fail(f"{value!r} has no port; write {self.example}", param, ctx)
         return endpoint(str(ip), int(port))
 
 
@@ -92,6 +93,9 @@ class Endpoint(Address):
 
     name = "address:port"
     with_port = True
+
+    def __init__(self, example: str = "192.0.2.2:389") -> None:
+        self.example = example
 
 
 def _ip(text: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address | None":

@@ -21,6 +21,7 @@ from porttrace.cli.options import Duration, filters, keep_root_option, trace_opt
 from porttrace.cli.running import (
     Pace,
     check_targets,
+    ends_with,
     over,
     started,
     stop_flag,
@@ -115,7 +116,7 @@ def _record(
             if child:
                 child.release()
             what = printable(what_is_traced(options, child))
-            note(f"Recording {what}. Ctrl-C ends it.")
+            note(f"Recording {what}. {ends_with(duration_s)}.")
             if not child:  # before its exec a command is not yet what it will be
                 watch.begin(recorder)
             while not recorder.error and not stopped() and not over(options, child):

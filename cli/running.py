@@ -18,6 +18,10 @@ from porttrace.tracer.runtimes import Names
 # Looking and diagnosing may take this share of the time, and no more.
 _SHARE = 0.05
 _NAMED = 3
+UNTARGETED = (
+    "note: without a target, holds before the kernel's connect (places user and gate) are not "
+    "seen; they are with --uid, --cgroup, --container, --netns, --comm or --pid."
+)
 
 
 def started(
@@ -65,6 +69,13 @@ def what_is_traced(options: TraceOptions, child: Child | None) -> str:
     if child:
         return f"the command (pid {child.pid}) and its children"
     return options.describe() or "all processes"
+
+
+def ends_with(duration_s: float | None) -> str:
+    """Return how a trace ends: `Ctrl-C ends it`, and after how long it does by itself."""
+    if not duration_s:
+        return "Ctrl-C ends it"
+    return f"It ends after {duration_s:g} s or by Ctrl-C"
 
 
 def over(options: TraceOptions, child: Child | None) -> bool:

@@ -13,7 +13,7 @@ from porttrace.analysis.render.escape import printable
 from porttrace.cli import serving
 from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, Endpoint, filters, keep_root_option, trace_options
-from porttrace.cli.running import Pace, check_targets, over, stop_flag, what_is_traced
+from porttrace.cli.running import UNTARGETED, Pace, check_targets, over, stop_flag, what_is_traced
 from porttrace.tracer import features
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.live import LiveTrace
@@ -26,14 +26,10 @@ if TYPE_CHECKING:
 
 _LISTEN = "127.0.0.1:9747"
 _TEXTFILE_S = 15.0
-_UNTARGETED = (
-    "note: without a target, holds before the kernel's connect (places user and gate) are not "
-    "seen; they are with --uid, --cgroup, --container, --netns, --comm or --pid."
-)
 
 
 @click.command(name="serve")
-@click.option("--listen", type=Endpoint(), metavar="ADDR:PORT",
+@click.option("--listen", type=Endpoint(_LISTEN), metavar="ADDR:PORT",
               help=f"Answer here; default {_LISTEN}, with --textfile nowhere.")  # fmt: skip
 @click.option("--textfile", metavar="DIR",
               help="Write porttrace.prom into this folder for node_exporter.")  # fmt: skip
@@ -115,7 +111,7 @@ def begin_note(options: TraceOptions, places: list[str]) -> None:
     text = f"Serving {what} at {' and '.join(places)}. Ctrl-C ends it."
     note(printable(text))
     if not options.targeted:
-        note(_UNTARGETED)
+        note(UNTARGETED)
 
 
 def _run(

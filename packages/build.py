@@ -140,12 +140,14 @@ def _same_modes(folder: Path) -> None:
 
 
 def share(into: Path) -> None:
-    """Make manual pages, completions and the licence's notice in a folder."""
+    """Make manual pages, completions, documentation and the licence's notice in a folder."""
     for page in manpages.write(into / "man"):
         page.with_name(f"{page.name}.gz").write_bytes(gzip.compress(page.read_bytes(), mtime=0))
         page.unlink()
     completions.write(into / "completions")
     shutil.copy(CHECKOUT / "LICENSE", into / "copyright")
+    shutil.copytree(CHECKOUT / "docs", into / "doc/docs")
+    shutil.copy(CHECKOUT / "README.md", into / "doc")
     _same_modes(into)
 
 

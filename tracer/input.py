@@ -20,8 +20,9 @@ class Source(io.RawIOBase):
 
     def __init__(self, path: str) -> None:
         super().__init__()
+        self._own = False  # whoever is not opened is closed all the same, by the collector
+        self._file: BinaryIO = open(path, "rb") if path != "-" else sys.stdin.buffer  # noqa: SIM115
         self._own = path != "-"
-        self._file: BinaryIO = open(path, "rb") if self._own else sys.stdin.buffer  # noqa: SIM115
         self._head = b""
         self._last = b""
         self.short = False  # fewer bytes came than were asked for

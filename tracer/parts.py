@@ -58,7 +58,10 @@ class Parts:
         # All of them now: a part of an older recording must not end this one in the night.
         old = parts_of(path)
         if old and not self._force:
-            raise OutputError(f"{old[0]} exists", "--force replaces the parts of that name")
+            raise OutputError(
+                f"{old[0]} exists",
+                "another name keeps it, such as FILE-$(date +%s).ptrace; --force replaces all parts",
+            )
         for each in old:
             remove(each)
 

@@ -44,14 +44,19 @@ def per(scope: str, others: Sequence[str]) -> str:
     return f"per {scope}, or per {listed(others)}: this trace cannot tell"
 
 
-def settle(scope: str, others: Sequence[str]) -> str:
-    """Return how to tell the scope from the others that fit as well, "" where none does."""
+def settle(scope: str, others: Sequence[str], place: str = "") -> str:
+    """Return how to tell the scope from the others that fit as well, "" where none does.
+
+    Holds at the places user and gate are seen of targets alone, never of the whole host.
+    """
     if not others:
         return ""
-    return (
-        f"Whether it counts per {scope} or per {listed(others)}: trace the whole host (no --pid)"
-        " while a second process of the same user connects too."
+    how = (
+        "trace a second process of the same user, too (--pid twice, or --uid), while both connect."
+        if place in ("user", "gate")
+        else "trace the whole host (no --pid) while a second process of the same user connects too."
     )
+    return f"Whether it counts per {scope} or per {listed(others)}: {how}"
 
 
 def around(scope: str, others: Sequence[str], place: str) -> str:

@@ -125,7 +125,7 @@ def settle(place: str, found: Denial, others: Sequence[str]) -> str:
             "Whether slots or a rate: keep one attempt to a dead address open and try others"
             " slowly, one every few seconds. A limit per time lets them pass."
         )
-    return counted.settle(found.scope, others) or counted.SETTLED
+    return counted.settle(found.scope, others, place) or counted.SETTLED
 
 
 def hypotheses(

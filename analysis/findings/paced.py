@@ -138,7 +138,7 @@ def _of_held(trace: Trace, at: Place, pace: Pace) -> Finding:
             "p_value": pace.p_value,
             "total_held_s": total_s,
             "scopes": scopes,
-            "settle": wording.settle_held(lone, pace.scope, others),
+            "settle": wording.settle_held(lone, at.name, pace.scope, others),
         },
         hypotheses=wording.held_hypotheses(trace, pace, lone),
         victims=_victims(trace, rows, waits),

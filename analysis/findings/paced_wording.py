@@ -88,10 +88,10 @@ def _loss(trace: Trace) -> Hypothesis:
     return Hypothesis("lost events", "open", f"{names.count(lost, 'event')} lost")
 
 
-def settle_held(lone: bool, scope: str, others: Sequence[str]) -> str:
+def settle_held(lone: bool, place: str, scope: str, others: Sequence[str]) -> str:
     """Return what one more run would settle; `others` are the scopes that fit as well."""
     if lone:
-        return counted.settle(scope, others) or _SETTLED
+        return counted.settle(scope, others, place) or _SETTLED
     return "A rate or a slow supervisor: trace single connects with rests between them, too."
 
 

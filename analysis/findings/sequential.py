@@ -21,6 +21,7 @@ RULE = "sequential-connects"
 _SLOW_NS = 500_000_000
 _NEXT_NS = 50_000_000  # so soon after an end the next attempt was only waiting for it
 _FEWEST = 3
+_HURTS_NS = 3_000_000_000  # so much time, more than once, is felt by whoever comes next
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class _Turns:
     followed: Ints  # positions in rows whose predecessor was slow and which then came at once
     slept: int  # of these, fell asleep before the slow one was over and woke for the call
     lost_ns: int  # time of the slow ones that somebody followed
+    longest: int  # row of the slowest of these, where there is one
 
 
 def sequential_connects(trace: Trace, found: Sequence[Finding]) -> list[Finding]:
@@ -83,28 +85,32 @@ def _turns(trace: Trace, rows: Ints, begun: Ints, ended: Ints) -> _Turns:
     followed = 1 + np.flatnonzero(slow[:-1] & other & (begin[1:] - over[:-1] <= _NEXT_NS))
     slept_ns = attempts["sleep_ns"][rows]
     slept = (slept_ns > 0) & (slept_ns < np.roll(end, 1))
-    lost = int((end - begin)[followed - 1].sum())
-    return _Turns(rows, followed, int(np.count_nonzero(slept[followed])), lost)
+    took = (end - begin)[followed - 1]
+    longest = int(rows[followed[int(np.argmax(took))] - 1]) if len(followed) else 0
+    return _Turns(rows, followed, int(np.count_nonzero(slept[followed])), int(took.sum()), longest)
 
 
 def _finding(trace: Trace, pid: int, turns: _Turns) -> Finding:
     mine = take(trace.attempts, turns.rows)
-    threads = len(np.unique(mine["tid"]))
+    threads = len(set(mine["tid"].tolist()) - {0})  # 0: older than the trace, and not known whose
     how = (
         "its own code goes through them one after the other"
         if threads == 1
         else f"its {threads} threads take turns before they call"
     )
     number = len(turns.followed)
+    to = names.destination(trace.attempts[turns.longest])
+    hurts = number > 1 and turns.lost_ns >= _HURTS_NS
     return Finding(
         rule=RULE,
-        severity="info",
+        severity="warning" if hurts else "info",
         confidence=0.6 if number == 1 else 0.75,
         subject={"pid": pid, "pids": [pid]},
         summary=(
             f"{names.process(trace, pid)} connects one at a time: {how}."
-            f" After {names.count(number, 'slow attempt')} ({names.duration(turns.lost_ns)} in all)"
-            " the next one began at once. Nothing on this host was seen to hold it back."
+            f" After {names.count(number, 'slow attempt')} ({names.duration(turns.lost_ns)} in all"
+            f"{'' if number == 1 else ', the longest'} to {to}) the next one began at once."
+            " Nothing on this host was seen to hold it back."
         ),
         scope="process",
         place="user",

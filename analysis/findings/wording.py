@@ -198,4 +198,4 @@ def settle(case: Case, sure: float, scopes: tuple[ScopeResult, ...]) -> str:
             "It becomes firm when it happens again: while one attempt to a dead port waits, open"
             " several to a healthy one, twice or more."
         )
-    return counted.settle(case.group.scope, others) or counted.SETTLED
+    return counted.settle(case.group.scope, others, case.place) or counted.SETTLED

@@ -164,6 +164,8 @@ class _Rows:
         watched = self._trace.columns["watched"]
         counted = []
         for place, length in self._waits.items():
+            if place == "user":  # a sleep before the call: the program's own, for all that is known
+                continue
             if place == "beyond":
                 length = np.where(watched, 0, length)
             elif place in ON_THE_WAY:

@@ -106,7 +106,7 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
         return
     with (
         tempfile.TemporaryDirectory(prefix="porttrace-fleet-") as folder,
-        _settings(),
+        _settings(folder),
         distributed.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -125,10 +125,11 @@ def _client(scheduler: str, workers: int) -> Iterator[Any]:
         yield client
 
 
-def _settings() -> Any:
+def _settings(folder: str) -> Any:
     import dask
 
     return dask.config.set({
+        "temporary-directory": folder,
         "distributed.scheduler.allowed-failures": _DEATHS,
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],

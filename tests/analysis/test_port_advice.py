@@ -43,7 +43,7 @@ def test_nothing_to_do_where_it_works() -> None:
         (TAKEN, "Let the server set SO_REUSEADDR before bind, as nearly all do, this time and the"),
         (LEAK, "cli (pid 7) has to close it, it leaks the descriptor: kill 7"),
         (replace(LEAK, state="FIN_WAIT2"), "Let the server set SO_REUSEADDR"),
-        (replace(SERVER, pid=0, also=()), "Ask as root"),
+        (replace(SERVER, pid=0, also=()), "Find out whose it is, as root"),
     ],
 )
 def test_each_kind_has_its_cure(holder: Holder, text: str) -> None:

@@ -172,9 +172,30 @@ def test_an_option_for_nothing_is_wrong_usage(
     assert "--force needs " in capsys.readouterr().err
 
 
-def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bogus"]) == 2
-    assert "No such command 'bogus'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["1234"], "No such command '1234'. A process is traced by --pid 1234."),
+        (["recordd", "-o", "x"], "No such command 'recordd'. Is it 'record'?"),
+        (["curl", "http://127.0.0.1/"], "behind two dashes: porttrace -- curl ..."),
+    ],
+)
+def test_an_unknown_command_is_named_with_what_may_be_meant(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert meant in capsys.readouterr().err
+
+
+def test_who_is_removed_while_it_runs_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    gone = ModuleNotFoundError("No module named 'numpy.ma'")
+    assert porttrace.cli._complain(gone) == 1
+    assert "this is a defect" in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(porttrace.cli, "__file__", "/nonexistent/porttrace/cli/__init__.py")
+        assert porttrace.cli._complain(gone) == 1
+    err = capsys.readouterr().err
+    assert "removed or replaced while it ran" in err and "start it again" in err
 
 
 def test_ipv4_and_ipv6_exclude_each_other(

@@ -51,7 +51,9 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeLive]]:
 def test_a_trace_of_some_time(lives: list[FakeLive], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-d", "30ms"]) == 0
     out, err = capsys.readouterr()
-    assert err == "Tracing all processes. Ctrl-C ends it with a summary.\n"
+    said, note = err.splitlines()
+    assert said == "Tracing all processes. It ends after 0.03 s or by Ctrl-C with a summary."
+    assert note.startswith("note: without a target, holds before the kernel's connect")
     assert out.count("192.0.2.2:80") == 1
     assert "we\\x1bb" in out
     assert "Nothing wrong found in 1 attempt" in out

@@ -54,7 +54,7 @@ def test_what_is_recorded(
     out, err = capsys.readouterr()
     first, last = err.splitlines()
     assert out == ""
-    assert first == "Recording remote port 80. Ctrl-C ends it."
+    assert first == "Recording remote port 80. It ends after 0.05 s or by Ctrl-C."
     assert last.startswith(f"Recorded {len(table())} events (none lost) in ")
     assert last.endswith(f" MB in {path}")
     found = load(path)

@@ -120,7 +120,10 @@ def every_command_has_its_libraries(system: bare.Bare) -> None:
 
 
 def is_documented(system: bare.Bare, zsh: str) -> None:
-    """Find manual pages and completions, and try what bash does at Tab."""
+    """Find pages, manual pages and completions, and try what bash does at Tab."""
+    pages_at = system.root / "usr/share/doc/porttrace"
+    assert (pages_at / "docs/metrics.md").stat().st_mode & 0o777 == 0o644
+    assert (pages_at / "docs/grafana/alerts.yml").exists() and (pages_at / "README.md").exists()
     pages = sorted(path.name for path in (system.root / "usr/share/man/man1").glob("porttrace*"))
     assert pages == sorted(f"{name}.gz" for name in manpages.pages())
     done = subprocess.run(

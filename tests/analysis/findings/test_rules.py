@@ -28,9 +28,28 @@ def test_no_attempts_no_findings() -> None:
 def test_sequential_code_is_named_and_not_blamed_on_the_system() -> None:
     trace = world(*TAKING_TURNS)
     (finding,) = sequential_connects(trace, ())
-    assert finding.severity == "info"
+    assert finding.severity == "warning"
     assert finding.evidence["followed_slow"] == 2
     assert "web (pid 7) connects one at a time" in finding.summary
+    assert "in all, the longest to 192.0.2.66:9100) the next one" in finding.summary
+
+
+def test_a_single_slow_attempt_in_front_is_a_note_at_the_side() -> None:
+    trace = world(
+        ("192.0.2.66:9100", 1000, 7000, Outcome.timed_out),
+        ("192.0.2.2:389", 7001, 7002, Outcome.established),
+        ("192.0.2.2:389", 9000, 9002, Outcome.established),
+    )
+    (finding,) = sequential_connects(trace, ())
+    assert finding.severity == "info" and "(6.0 s in all to 192.0.2.66:9100)" in finding.summary
+
+
+def test_who_is_older_than_the_trace_is_no_thread_of_its_own() -> None:
+    trace = world(*TAKING_TURNS)
+    known = len(set(trace.rows["tid"].tolist()))
+    trace.rows["tid"][0] = 0
+    (finding,) = sequential_connects(trace, ())
+    assert finding.evidence["threads"] == len(set(trace.rows["tid"].tolist()) - {0}) <= known
 
 
 def test_without_the_scheduler_no_order_is_called_the_applications_own() -> None:
