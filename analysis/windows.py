@@ -26,6 +26,8 @@ MOST_ATTEMPTS = 1_000_000
 BYTES_FOR_BYTE = 16
 """Memory that it takes to read a recording whole, for each byte of its file (docs/overhead.md)."""
 
+_WHO = ("pid", "pids", "netns")  # of a subject: what is new after a restart
+
 
 @dataclass(frozen=True)
 class Window:
@@ -138,10 +140,26 @@ def _weight(finding: Finding) -> tuple[int, float, int]:
     return (*finding.gravity(), -len(finding.victims))
 
 
+# The same fact of a program that was started again: all but its pid is the same. What has nothing
+# but a pid to be known by stays apart, and so do two that are found in one window.
+def _restarted(found: list[Repeated], finding: Finding, number: int) -> Repeated | None:
+    key = _whoever(finding)
+    if not key[1]:
+        return None
+    alike = (each for each in found if _whoever(each.finding) == key)
+    return next((each for each in alike if number not in each.windows), None)
+
+
+def _whoever(finding: Finding) -> tuple[str, tuple[str, ...]]:
+    subject = finding.subject.items()
+    others = sorted(f"{name} {value}" for name, value in subject if name not in _WHO)
+    return f"{finding.rule} {finding.place} {finding.scope}", tuple(others)
+
+
 def _add(found: list[Repeated], findings: Iterable[Finding], number: int) -> None:
     known = {same(each.finding): each for each in found}
     for finding in findings:
-        repeated = known.get(same(finding))
+        repeated = known.get(same(finding)) or _restarted(found, finding, number)
         if repeated is None:
             repeated = Repeated(finding)
             found.append(repeated)

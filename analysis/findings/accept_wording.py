@@ -12,8 +12,8 @@ def summary(queue: Queue) -> str:
     times = names.count(len(queue.full), "time")
     text = (
         f"The accept queue of {queue.name()} ({_owner(queue)}) was full {times} when it was looked"
-        f" at: up to {names.count(queue.longest, 'connection')} waited for accept(2), and its limit is"
-        f" {queue.limit} (the kernel queues one more)."
+        f" at: up to {names.count(queue.longest, 'connection')} waited for accept(2), and its"
+        f" limit is {queue.limit} (the kernel queues one more)."
     )
     return " ".join(filter(None, (text, _dropped(queue), _victims(queue), _accepted(queue))))
 

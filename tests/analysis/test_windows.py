@@ -85,6 +85,21 @@ def test_of_findings_as_sure_the_latest_is_told() -> None:
     assert found[0].finding.summary == "two"
 
 
+def test_a_program_that_was_started_again_is_the_same() -> None:
+    def told(pid: int, rule: str = "bind-conflict", **subject: object) -> Finding:
+        return Finding(rule, "critical", 0.9, {"pid": pid, "pids": [pid], **subject}, f"{pid}")
+
+    found: list[Repeated] = []
+    for number in range(3):  # a unit in a restart loop: a pid each
+        windows._add(found, [told(10 + number, port=80)], number)
+    windows._add(found, [told(20, port=80), told(21, port=80), told(22, port=81)], 3)
+    assert [each.windows for each in found] == [[0, 1, 2, 3], [3], [3]]
+    alone: list[Repeated] = []
+    for number in range(2):  # known by nothing but its pid
+        windows._add(alone, [told(10 + number, rule="sequential-connects")], number)
+    assert [each.windows for each in alone] == [[0], [1]]
+
+
 def test_a_window_has_so_many_attempts_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "AT_ONCE", 1)
     path = DATA / "v1-storm.ptrace"
