@@ -60,7 +60,7 @@ class Parts:
         if old and not self._force:
             raise OutputError(
                 f"{old[0]} exists",
-                "another name keeps it, such as FILE-$(date +%s).ptrace; --force replaces the parts",
+                "another name keeps it, as in FILE-$(date +%s).ptrace; --force replaces the parts",
             )
         for each in old:
             remove(each)
