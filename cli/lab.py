@@ -104,7 +104,11 @@ def _check_given(throttle: str, given: dict[str, Any]) -> None:
 
 @lab.command()
 @click.argument("name", type=click.Choice(list(scenarios.SCENARIOS)))
-@click.option("--dead-time", type=Duration(), help="How long the dead peer keeps an attempt.")
+@click.option(
+    "--dead-time",
+    type=Duration(),
+    help="How long the dead peer keeps an attempt; longer than from a page to the next.",
+)
 @click.option("--slots", type=click.IntRange(0), help="Slots of the throttle.")
 @click.option("--scope", type=click.Choice(_SCOPES), help="Whom the throttle counts.")
 @click.option("--pages", type=click.IntRange(1, 10_000), help="Page views of the web site.")

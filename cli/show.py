@@ -141,7 +141,8 @@ def _nothing(recording: Recording, table: str, wanted: Filter) -> str:
     if not wanted.set_fields():
         return f"note: there are no {table} in this recording."
     whole = names.count(len(recording.trace.attempts), "attempt")
-    return f"note: nothing matches; the recording has {whole} in all."
+    took = " --held is of waits on this host; --sort took --reverse begins with the slowest of all."
+    return f"note: nothing matches; the recording has {whole} in all.{took * bool(wanted.held_ns)}"
 
 
 _NO_ACCEPTS = (

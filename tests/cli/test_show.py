@@ -98,6 +98,11 @@ def test_an_unknown_column(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["attempts", "--destination", "192.0.2.77"], "nothing matches; the recording has 2 "),
         (["concurrency", "--pid", "1"], "nothing matches"),
+        (
+            ["attempts", "--held", "1h"],
+            "nothing matches; the recording has 2 attempts in all. --held is of waits on this host;"
+            " --sort took --reverse begins with",
+        ),
         (["accepts"], "there are no accepts in this recording"),
     ],
 )
