@@ -13,15 +13,15 @@ from porttrace.analysis.model import Finding, start_ns
 from porttrace.analysis.render.closing import level
 from porttrace.cli.child import Child
 from porttrace.cli.completion import files
-from porttrace.cli.hearing import nobody_hears, note, unless_gone
+from porttrace.cli.hearing import nobody_hears, unless_gone
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
 from porttrace.cli.printer import JsonPrinter, Printer, TextPrinter
 from porttrace.cli.running import (
-    UNTARGETED,
     Pace,
     check_targets,
     ends_with,
     over,
+    say_what_is_left_out,
     started,
     stop_flag,
     what_is_traced,
@@ -74,7 +74,7 @@ def live(
     if force and not output:
         raise click.UsageError("--force needs -o: it is about the file of the recording.")
     features.require()
-    check_targets(chosen["pids"], chosen["comms"])
+    check_targets(chosen["pids"])
     with ExitStack() as ends:
         parts = ends.enter_context(output_file(output, force)) if output else None
         child = ends.enter_context(started(command, as_json))
@@ -128,8 +128,8 @@ def trace_live(
         with unless_gone():
             what = what_is_traced(options, child)
             printer.begin(f"Tracing {what}. {ends_with(duration_s)} with a summary.")
-            if not (child or options.targeted):
-                note(UNTARGETED)
+            if not child:
+                say_what_is_left_out(options)
             if not child:  # before its exec a command is not yet what it will be
                 session.begin()
             while not ended():

@@ -23,6 +23,7 @@ from porttrace.cli.running import (
     check_targets,
     ends_with,
     over,
+    say_what_names_leave_out,
     started,
     stop_flag,
     what_is_traced,
@@ -93,7 +94,7 @@ def record(
     if rotate and output == "-":
         raise click.UsageError("--rotate needs files: name one with -o FILE instead of -.")
     features.require()
-    check_targets(chosen["pids"], chosen["comms"])
+    check_targets(chosen["pids"])
     rotation = Rotation(rotate.size, rotate.seconds, keep or 0) if rotate else None
     parts = Parts(output, force, rotation)
     with parts, started(command, output_to_stderr=output == "-") as child:
@@ -118,6 +119,7 @@ def _record(
             what = printable(what_is_traced(options, child))
             note(f"Recording {what}. {ends_with(duration_s)}.")
             if not child:  # before its exec a command is not yet what it will be
+                say_what_names_leave_out(options)
                 watch.begin(recorder)
             while not recorder.error and not stopped() and not over(options, child):
                 if time.monotonic() >= until:

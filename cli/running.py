@@ -31,16 +31,26 @@ def started(
     return Child(command, output_to_stderr=output_to_stderr) if command else nullcontext()
 
 
-def check_targets(pids: Sequence[int], comms: Sequence[str] = ()) -> None:
-    """Raise TargetError for the first that is no process.
-
-    Say of which processes of these names only some threads are meant: whoever gives a name may
-    mean the process.
-    """
+def check_targets(pids: Sequence[int]) -> None:
+    """Raise TargetError for the first that is no process."""
     for pid in pids:
         if not processes.exists(pid):
             raise TargetError(f"there is no process {pid}", _whom_was_meant(pid))
-    for comm in comms:
+
+
+def say_what_is_left_out(options: TraceOptions) -> None:
+    """Say what such a trace does not show: holds before the call, and what names leave out."""
+    if not options.targeted:
+        note(UNTARGETED)
+    say_what_names_leave_out(options)
+
+
+def say_what_names_leave_out(options: TraceOptions) -> None:
+    """Say of processes of these names which threads have others.
+
+    Whoever gives a name may mean the process.
+    """
+    for comm in sorted(options.comms):
         for pid, others in processes.threads_of_other_names(comm).items():
             listed = ", ".join(others[:_NAMED]) + (", ..." if len(others) > _NAMED else "")
             note(printable(

@@ -13,7 +13,14 @@ from porttrace.analysis.render.escape import printable
 from porttrace.cli import serving
 from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, Endpoint, filters, keep_root_option, trace_options
-from porttrace.cli.running import UNTARGETED, Pace, check_targets, over, stop_flag, what_is_traced
+from porttrace.cli.running import (
+    Pace,
+    check_targets,
+    over,
+    say_what_is_left_out,
+    stop_flag,
+    what_is_traced,
+)
 from porttrace.tracer import features
 from porttrace.tracer.errors import PorttraceError
 from porttrace.tracer.live import LiveTrace
@@ -58,7 +65,7 @@ def serve(
     from porttrace.cli import exporter
 
     features.require()
-    check_targets(chosen["pids"], chosen["comms"])
+    check_targets(chosen["pids"])
     with ExitStack() as ends:
         where = listen or ("" if textfile else _LISTEN)
         door = ends.enter_context(exporter.Endpoint(*ends_of(where))) if where else None
@@ -110,8 +117,7 @@ def begin_note(options: TraceOptions, places: list[str]) -> None:
     what = what_is_traced(options, None)
     text = f"Serving {what} at {' and '.join(places)}. Ctrl-C ends it."
     note(printable(text))
-    if not options.targeted:
-        note(UNTARGETED)
+    say_what_is_left_out(options)
 
 
 def _run(

@@ -13,7 +13,7 @@ from porttrace.analysis.render.top import plain
 from porttrace.analysis.top import SORTS
 from porttrace.cli.hearing import note
 from porttrace.cli.options import Duration, filters, keep_root_option, trace_options
-from porttrace.cli.running import check_targets, over, stop_flag
+from porttrace.cli.running import check_targets, over, say_what_names_leave_out, stop_flag
 from porttrace.cli.watching import PIPE_WIDTH, Lines, Output, Watch
 from porttrace.tracer import features
 from porttrace.tracer.live import LiveTrace
@@ -73,8 +73,9 @@ def top(
       sudo porttrace top --once --json --interval 5s | jq .processes
     """
     features.require()
-    check_targets(chosen["pids"], chosen["comms"])
+    check_targets(chosen["pids"])
     options = trace_options(**chosen)
+    say_what_names_leave_out(options)  # the screen itself says what is not seen without a target
     with ExitStack() as ends:
         stopped = ends.enter_context(stop_flag())
         output = Lines(sort, as_json) if once or as_json or not _has_screen() else _screen(sort)

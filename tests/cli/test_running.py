@@ -14,6 +14,7 @@ from porttrace.cli.running import (
     Pace,
     check_targets,
     over,
+    say_what_is_left_out,
     started,
     stop_flag,
     what_is_traced,
@@ -154,7 +155,8 @@ def test_a_name_that_only_some_threads_have_is_told(capsys: pytest.CaptureFixtur
         assert process.stdout
         process.stdout.readline()
         try:
-            check_targets((), ("names-trial", "pool-3", "nobody-has-it"))
+            names = frozenset({"names-trial", "pool-3", "nobody-has-it"})
+            say_what_is_left_out(TraceOptions(comms=names))
         finally:
             process.kill()
     assert capsys.readouterr().err == (
