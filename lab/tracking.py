@@ -15,17 +15,19 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from porttrace.lab.errors import LabError
 from porttrace.lab.peer import parse_and_bind, say_ready
+from porttrace.lab.throttles import netlink
+from porttrace.lab.throttles.netlink import attribute
+from porttrace.tracer.shortage import conntrack
 
 MOST_ENTRIES = 1_000_000
 """A table with room for more is not filled: it would take more than 300 MB of kernel memory."""
 
 _NETFILTER, _CTNETLINK = 12, 1 << 8
 _NEW, _DELETE = _CTNETLINK | 0, _CTNETLINK | 2
-_REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
+_EXCL, _CREATE = 0x200, 0x400
 _NESTED = 0x8000
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _TIMEOUT = 1, 2, 3, 7
 _SEEN_REPLY, _ASSURED, _CONFIRMED = 2, 4, 8
@@ -33,25 +35,19 @@ _UDP = 17
 _ENDS = socket.inet_aton("198.51.100.1"), socket.inet_aton("198.51.100.2")
 _AT_ONCE, _PORTS = 100, 60_000
 _LASTS_S, _LOOK_S = 300, 0.1
-_SYSCTL = Path("/proc/sys/net/netfilter")
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data + b"\0" * (-len(data) % 4)
 
 
 def _tuple(kind: int, source: bytes, to: bytes, sport: int, dport: int) -> bytes:
-    ports = _attribute(2, struct.pack("!H", sport)) + _attribute(3, struct.pack("!H", dport))
-    addresses = _attribute(1, source) + _attribute(2, to)
-    protocol = _attribute(1, bytes([_UDP])) + ports
-    both = _attribute(1 | _NESTED, addresses) + _attribute(2 | _NESTED, protocol)
-    return _attribute(kind | _NESTED, both)
+    ports = attribute(2, struct.pack("!H", sport)) + attribute(3, struct.pack("!H", dport))
+    addresses = attribute(1, source) + attribute(2, to)
+    protocol = attribute(1, bytes([_UDP])) + ports
+    both = attribute(1 | _NESTED, addresses) + attribute(2 | _NESTED, protocol)
+    return attribute(kind | _NESTED, both)
 
 
 def _message(kind: int, flags: int, attributes: bytes = b"") -> bytes:
     family = struct.pack("=BBH", socket.AF_INET, 0, 0)
-    length = 16 + len(family) + len(attributes)
-    return struct.pack("=IHHII", length, kind, _REQUEST | flags, 0, 0) + family + attributes
+    return netlink.message(kind, netlink.REQUEST | flags, family + attributes)
 
 
 def entry(number: int) -> bytes:
@@ -64,8 +60,8 @@ def entry(number: int) -> bytes:
         _CREATE | _EXCL,
         _tuple(_TUPLE_ORIG, near, far, sport, dport)
         + _tuple(_TUPLE_REPLY, far, near, dport, sport)
-        + _attribute(_STATUS, state)
-        + _attribute(_TIMEOUT, struct.pack("!I", _LASTS_S)),
+        + attribute(_STATUS, state)
+        + attribute(_TIMEOUT, struct.pack("!I", _LASTS_S)),
     )
 
 
@@ -73,12 +69,12 @@ def fill(most: int) -> None:
     """Put in `most` entries. Raises LabError where the kernel takes fewer."""
     why = ""
     try:
-        with _netlink() as kernel:
+        with _opened() as kernel:
             for first in range(0, most, _AT_ONCE):
                 kernel.send(b"".join(map(entry, range(first, min(first + _AT_ONCE, most)))))
     except OSError as error:
         why = f" ({error.strerror})"
-    there = _number("count")
+    there = conntrack().get("count", 0)
     if there < most:
         raise LabError(
             f"the table of tracked connections took {there} of {most} entries{why}",
@@ -88,27 +84,24 @@ def fill(most: int) -> None:
 
 def clear() -> None:
     """Remove every entry of this network namespace."""
-    with _netlink() as kernel:
-        kernel.send(_message(_DELETE, _ACK))
+    with _opened() as kernel:
+        kernel.send(_message(_DELETE, netlink.ACK))
         kernel.recv(4096)
 
 
 def drops() -> int:
     """Return how many packets found no room in this network namespace."""
-    heading, *cpus = Path("/proc/net/stat/nf_conntrack").read_text().splitlines()
-    at = heading.split().index("drop")
-    return sum(int(cpu.split()[at], 16) for cpu in cpus)
+    return conntrack().get("drop", 0)
 
 
 def room() -> int:
     """Return how many entries the table has room for. Raises LabError where none may be filled."""
-    try:
-        most = _number("max")
-    except OSError:
+    most = conntrack().get("max", 0)
+    if not most:
         raise LabError(
             "this kernel tracks no connections",
             "load its part for that: modprobe nf_conntrack nf_conntrack_netlink",
-        ) from None
+        )
     if most > MOST_ENTRIES:
         raise LabError(
             f"the table of tracked connections has room for {most} entries: to fill it would take"
@@ -118,11 +111,7 @@ def room() -> int:
     return most
 
 
-def _number(name: str) -> int:
-    return int((_SYSCTL / f"nf_conntrack_{name}").read_text())
-
-
-def _netlink() -> socket.socket:
+def _opened() -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER)
 
 

@@ -1,7 +1,8 @@
 """Netlink as bytes: a message of attributes is packed and taken apart, and nothing else.
 
 Netlink is a binary protocol over a socket; see include/uapi/linux/netlink.h. For the reader of the
-packet queue; sockets are looked up through porttrace.tracer.diag.
+packet queue and for entries of connection tracking; sockets are looked up through
+porttrace.tracer.diag.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ FILL = """
 from porttrace.lab import tracking
 most = tracking.room()
 tracking.fill(most)
-print(most, tracking._number("count"), tracking.drops())
+print(most, tracking.conntrack()["count"], tracking.drops())
 tracking.clear()
-print(tracking._number("count"))
+print(tracking.conntrack()["count"])
 """
 
 
@@ -30,14 +30,15 @@ def test_entries_differ_and_are_whole() -> None:
         assert struct.unpack_from("=I", each)[0] == len(each) and len(each) % 4 == 0
 
 
-def test_a_large_table_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_SYSCTL", tmp_path)
+def test_a_large_table_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: dict[str, int] = {}
+    monkeypatch.setattr(tracking, "conntrack", lambda: table)
     with pytest.raises(LabError, match="tracks no connections"):
         tracking.room()
-    (tmp_path / "nf_conntrack_max").write_text("4000000\n")
+    table["max"] = 4_000_000
     with pytest.raises(LabError, match="4000000 entries: to fill it would take about 1280 MB"):
         tracking.room()
-    (tmp_path / "nf_conntrack_max").write_text("1000\n")
+    table["max"] = 1000
     assert tracking.room() == 1000
 
 
