@@ -140,26 +140,28 @@ def _weight(finding: Finding) -> tuple[int, float, int]:
     return (*finding.gravity(), -len(finding.victims))
 
 
-# The same fact of a program that was started again: all but its pid is the same. What has nothing
-# but a pid to be known by stays apart, and so do two that are found in one window.
-def _restarted(found: list[Repeated], finding: Finding, number: int) -> Repeated | None:
-    key = _whoever(finding)
-    if not key[1]:
-        return None
-    alike = (each for each in found if _whoever(each.finding) == key)
-    return next((each for each in alike if number not in each.windows), None)
-
-
+# By what a fact is known again of a program that was started again: all but its pid.
 def _whoever(finding: Finding) -> tuple[str, tuple[str, ...]]:
     subject = finding.subject.items()
     others = sorted(f"{name} {value}" for name, value in subject if name not in _WHO)
     return f"{finding.rule} {finding.place} {finding.scope}", tuple(others)
 
 
+# What has nothing but a pid to be known by stays apart, and so do two that are found in one window.
+def _restarted(found: Iterable[Repeated]) -> dict[tuple[str, tuple[str, ...]], list[Repeated]]:
+    alike: dict[tuple[str, tuple[str, ...]], list[Repeated]] = {}
+    for each in found:
+        key = _whoever(each.finding)
+        if key[1]:
+            alike.setdefault(key, []).append(each)
+    return alike
+
+
 def _add(found: list[Repeated], findings: Iterable[Finding], number: int) -> None:
-    known = {same(each.finding): each for each in found}
+    known, alike = {same(each.finding): each for each in found}, _restarted(found)
     for finding in findings:
-        repeated = known.get(same(finding)) or _restarted(found, finding, number)
+        others = (each for each in alike.get(_whoever(finding), ()) if each.windows[-1] != number)
+        repeated = known.get(same(finding)) or next(others, None)
         if repeated is None:
             repeated = Repeated(finding)
             found.append(repeated)

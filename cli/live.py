@@ -128,9 +128,8 @@ def trace_live(
         with unless_gone():
             what = what_is_traced(options, child)
             printer.begin(f"Tracing {what}. {ends_with(duration_s)} with a summary.")
-            if not child:
-                say_what_is_left_out(options)
             if not child:  # before its exec a command is not yet what it will be
+                say_what_is_left_out(options)
                 session.begin()
             while not ended():
                 loop.turn(live_trace)

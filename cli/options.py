@@ -79,10 +79,9 @@ class Address(click.ParamType[str]):
         host, colon, port = text.rpartition(":")
         ip = _ip(host.removeprefix("[").removesuffix("]"))
         if ip is None or not colon:
-            wanted = self.example
             named = re.fullmatch(r"[\w.-]*[A-Za-z][\w.-]*(:\d+)?", text)
             why = "; names are not looked up" if named else ""
-            self.fail(f"{value!r} is no address{why}: write {wanted}", param, ctx)
+            self.fail(f"{value!r} is no address{why}: write {self.example}", param, ctx)
         if not (port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
             self.fail(f"{value!r} has no port; write {self.example}", param, ctx)
         return endpoint(str(ip), int(port))

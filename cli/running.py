@@ -18,7 +18,7 @@ from porttrace.tracer.runtimes import Names
 # Looking and diagnosing may take this share of the time, and no more.
 _SHARE = 0.05
 _NAMED = 3
-UNTARGETED = (
+_UNTARGETED = (
     "note: without a target, holds before the kernel's connect (places user and gate) are not "
     "seen; they are with --uid, --cgroup, --container, --netns, --comm or --pid."
 )
@@ -41,7 +41,7 @@ def check_targets(pids: Sequence[int]) -> None:
 def say_what_is_left_out(options: TraceOptions) -> None:
     """Say what such a trace does not show: holds before the call, and what names leave out."""
     if not options.targeted:
-        note(UNTARGETED)
+        note(_UNTARGETED)
     say_what_names_leave_out(options)
 
 

@@ -62,13 +62,17 @@ def _blocker(case: Case, blockers: tuple[Party, ...]) -> str:
     if not blockers:
         return "What held the slot is not in this trace;"
     first = blockers[0]
-    row = int(np.flatnonzero(case.attempts()["attempt_id"] == first.attempt_id)[0])
+    row = _row(case, first)
     served = names.duration(int(case.group.queue.service.lengths()[row]))
     whose = "Its" if case.group.scope in ("thread", "process") else _whose(case, first)
     if len(blockers) > 1:
         whose += " longest blocking"
     attempt = f"{whose} attempt to {first.destination} (thread {first.comm})"
     return f"{attempt} {_ended(first.outcome, served)};"
+
+
+def _row(case: Case, party: Party) -> int:
+    return int(np.flatnonzero(case.attempts()["attempt_id"] == party.attempt_id)[0])
 
 
 def _whose(case: Case, party: Party) -> str:
@@ -98,13 +102,13 @@ def _all_behind(case: Case, blockers: tuple[Party, ...]) -> bool:
     if not blockers:
         return False
     hold, served = case.group.queue.hold, case.group.queue.service
-    row = int(np.flatnonzero(case.attempts()["attempt_id"] == blockers[0].attempt_id)[0])
+    row = _row(case, blockers[0])
     beside = (hold.start < served.stop[row]) & (hold.stop > served.start[row])
     return bool(beside[case.group.queue.held()].all())
 
 
 def _fate(case: Case, worst: Party) -> str:
-    row = int(np.flatnonzero(case.attempts()["attempt_id"] == worst.attempt_id)[0])
+    row = _row(case, worst)
     waited = names.duration(worst.wait_s * 1e9)
     if not case.group.queue.hold.closed[row]:
         if worst.outcome == Outcome.pending.name:
